@@ -1,0 +1,69 @@
+//! What is the same in the `main` of every tool: options, one line for an error, the exit code.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::log::Reporter;
+use crate::options::LogOptions;
+
+/// How a tool ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or there was nothing to do.
+    Done = 0,
+    /// Failed; nothing is half-done.
+    Failed = 1,
+    /// The options are wrong.
+    Usage = 2,
+    /// Some input lines were refused, each logged with its reason; the good ones were applied.
+    Refused = 65,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The end of every tool's `--help`: its examples, and the exit codes.
+#[must_use]
+pub fn after_help(examples: &str) -> String {
+    format!(
+        "Examples:\n{examples}\n\n\
+         Exit codes:\n  0   done, or nothing to do\n  1   failed, nothing half-done\n  2   wrong options\n  \
+         65  some input lines were refused, the good ones were applied"
+    )
+}
+
+/// The options of a tool.
+pub trait Tool: Parser {
+    /// Its name, which begins each of its lines.
+    const NAME: &'static str;
+
+    /// Where it logs.
+    fn log(&self) -> &LogOptions;
+}
+
+/// Reads the options, runs the tool, and turns an error into one line on standard error and in the log.
+pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit, E>) -> ExitCode {
+    let tool = match T::try_parse() {
+        Ok(tool) => tool,
+        Err(error) => {
+            // Also prints --help and --version, which are no errors. A closed output is nobody's loss.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let log = tool.log();
+    let handler = std::env::var_os("SERF_EVENT").is_some();
+    let reporter = Reporter::new(T::NAME, Some(log.log_file.clone()), log.console.clone().filter(|_| handler));
+    match run(&tool, &reporter) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            reporter.say(format_args!("{error:#}"));
+            Exit::Failed.into()
+        }
+    }
+}

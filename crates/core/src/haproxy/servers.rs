@@ -1,0 +1,106 @@
+//! The servers that a worker has, as `show servers state` tells them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::config::ServerKey;
+
+/// Bits of `srv_admin_state` that only a command sets: forced maintenance and forced drain
+/// (HAProxy 3.0, `include/haproxy/server-t.h`).
+const FORCED: u32 = 0x01 | 0x08;
+/// Bit of `srv_admin_state`: forced maintenance.
+const MAINTENANCE: u32 = 0x01;
+/// Bit of `srv_check_state`: health checks are enabled.
+const CHECKED: u32 = 0x04;
+
+/// One server as the worker has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its address; none for a server whose name is not resolved.
+    pub address: Option<IpAddr>,
+    /// Its port.
+    pub port: u16,
+    /// Its weight, as last set.
+    pub weight: u32,
+    /// `srv_admin_state` as it is.
+    admin_state: u32,
+    /// `srv_check_state` as it is.
+    check_state: u32,
+}
+
+impl Server {
+    /// Somebody has put it into maintenance or drain by a command.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.admin_state & FORCED != 0
+    }
+
+    /// It is in maintenance by a command: it gets no new request.
+    #[must_use]
+    pub fn is_in_maintenance(&self) -> bool {
+        self.admin_state & MAINTENANCE != 0
+    }
+
+    /// Its health checks run.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.check_state & CHECKED != 0
+    }
+}
+
+/// Reads the answer to `show servers state`, or tells `None` when it is not one. Columns are found by their names.
+#[must_use]
+pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey, Server>> {
+    let mut lines = answer.lines();
+    lines.next().filter(|version| *version == "1")?;
+    let names: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
+    let column = |name: &str| names.iter().position(|other| *other == name);
+    let (backend, server) = (column("be_name")?, column("srv_name")?);
+    let (address, port, weight) = (column("srv_addr")?, column("srv_port")?, column("srv_uweight")?);
+    let (admin, check) = (column("srv_admin_state")?, column("srv_check_state")?);
+    let read = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let word = |at: usize| words.get(at).copied();
+        let key = ServerKey { backend: word(backend)?.to_owned(), server: word(server)?.to_owned() };
+        Some((
+            key,
+            Server {
+                address: word(address)?.parse().ok(),
+                port: word(port)?.parse().ok()?,
+                weight: word(weight)?.parse().ok()?,
+                admin_state: word(admin)?.parse().ok()?,
+                check_state: word(check)?.parse().ok()?,
+            },
+        ))
+    };
+    lines.filter(|line| !line.is_empty()).map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port\n";
+
+    #[test]
+    fn servers_are_read_by_the_names_of_the_columns() {
+        let text = format!(
+            "{HEADER}3 nodes 1 s1 127.0.0.1 0 1 50 1 29 8 2 0 6 0 0 0 - 3000 - 0 0 - - 0\n3 nodes 2 s2 - 2 0 100 100 0 1 0 0 2 0 0 0 - 3001 - 0 0 - - 0\n"
+        );
+        let servers: Vec<_> = parse_servers(&text).unwrap().into_iter().collect();
+        let (key, server) = &servers[0];
+        assert_eq!(key.to_string(), "nodes/s1");
+        assert_eq!((server.address, server.port, server.weight), ("127.0.0.1".parse().ok(), 3000, 50));
+        assert!(server.is_forced() && server.is_in_maintenance() && server.is_checked());
+        let (_, server) = &servers[1];
+        assert!(server.address.is_none() && !server.is_forced() && !server.is_checked());
+    }
+
+    #[test]
+    fn no_server_is_no_error_but_another_answer_is() {
+        assert_eq!(parse_servers(HEADER).unwrap().len(), 0);
+        for bad in ["", "1", "2\n# x", "Unknown command", &format!("{HEADER}3 nodes 1")] {
+            assert!(parse_servers(bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A conversation on HAProxy's command line sockets.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::TimeVal;
+
+use super::servers::{Server, parse_servers};
+use super::{HaproxyError, LIMIT};
+use crate::config::ServerKey;
+use crate::running::Worker;
+
+/// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
+const LARGEST: usize = 16 << 20;
+
+/// A connection to one of the sockets.
+#[derive(Debug)]
+pub(super) struct Connection {
+    path: PathBuf,
+    stream: UnixStream,
+    deadline: Instant,
+}
+
+impl Connection {
+    /// Connects, or tells `None` when nobody listens there.
+    pub(super) fn open(path: &Path, deadline: Instant) -> Result<Option<Self>, HaproxyError> {
+        match connect(path) {
+            Ok(stream) => Ok(Some(Self { path: path.to_owned(), stream, deadline })),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(source) => Err(HaproxyError::Socket { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Sends the last command, and reads the answer to its end.
+    pub(super) fn last_words(&mut self, command: &str) -> Result<String, HaproxyError> {
+        self.send(command)?;
+        self.stream.shutdown(Shutdown::Write).map_err(|source| self.failed(source))?;
+        self.receive(|_| false)
+    }
+
+    /// Sends a command, and reads the answer up to the next prompt.
+    fn ask(&mut self, command: &str) -> Result<String, HaproxyError> {
+        self.send(command)?;
+        let mut answer = self.receive(at_prompt)?;
+        if !at_prompt(answer.as_bytes()) {
+            return Err(HaproxyError::Answer { path: self.path.clone(), command: command.to_owned() });
+        }
+        answer.truncate(answer.rfind('\n').unwrap_or(0));
+        answer.truncate(answer.trim_end().len());
+        Ok(answer)
+    }
+
+    fn send(&mut self, command: &str) -> Result<(), HaproxyError> {
+        let line = format!("{command}\n");
+        self.stream.write_all(line.as_bytes()).map_err(|source| self.failed(source))
+    }
+
+    fn receive(&mut self, complete: impl Fn(&[u8]) -> bool) -> Result<String, HaproxyError> {
+        let mut answer = Vec::new();
+        let mut chunk = vec![0; 16 * 1024];
+        loop {
+            let length = match self.stream.read(&mut chunk) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // With a timeout on the socket, this is how its end is told.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(self.failed(io::ErrorKind::TimedOut.into()));
+                }
+                Err(error) => return Err(self.failed(error)),
+            };
+            answer.extend(chunk.iter().take(length));
+            if length == 0 || complete(&answer) {
+                return String::from_utf8(answer).map_err(|_| self.failed(io::ErrorKind::InvalidData.into()));
+            }
+            if Instant::now() > self.deadline {
+                return Err(self.failed(io::ErrorKind::TimedOut.into()));
+            }
+            if answer.len() > LARGEST {
+                return Err(self.failed(io::ErrorKind::InvalidData.into()));
+            }
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> HaproxyError {
+        HaproxyError::Socket { path: self.path.clone(), source }
+    }
+}
+
+/// Connects with a time limit: a full queue of a process that hangs would block for ever.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let limit = TimeVal::new(i64::try_from(LIMIT.as_secs()).unwrap_or(1), 0);
+    socket::setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+    socket::setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
+    socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(fd))
+}
+
+/// Whether an answer is complete: its last line is a prompt, `> `, `master> `, `master[ReloadFailed]> ` or `<pid>> `.
+fn at_prompt(answer: &[u8]) -> bool {
+    let last = answer.rsplit(|&b| b == b'\n').next().unwrap_or(answer);
+    last.strip_suffix(b"> ").is_some_and(|name| name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'[' | b']')))
+}
+
+/// A conversation with one worker, through the master: once begun, it reaches that worker or nobody.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    worker: Worker,
+}
+
+impl Session {
+    /// Picks the worker that takes the traffic, or tells `None` when there is none yet.
+    pub(super) fn begin(mut connection: Connection) -> Result<Option<Self>, HaproxyError> {
+        connection.ask("prompt")?;
+        let processes = connection.ask("show proc")?;
+        let Some(worker) = current_worker(&processes).and_then(Worker::of_pid) else { return Ok(None) };
+        connection.ask(&format!("@!{}", worker.pid))?;
+        Ok(Some(Self { connection, worker }))
+    }
+
+    /// The worker that this session reaches.
+    #[must_use]
+    pub fn worker(&self) -> Worker {
+        self.worker
+    }
+
+    /// Gives the worker one command, and returns its answer without the white space around it.
+    ///
+    /// # Errors
+    /// [`HaproxyError`] when the worker does not answer in time. What it refuses is told in the answer.
+    pub fn ask(&mut self, command: &str) -> Result<String, HaproxyError> {
+        self.connection.ask(command)
+    }
+
+    /// All servers that the worker has now.
+    ///
+    /// # Errors
+    /// [`HaproxyError`] when the worker does not answer, or not in the known form.
+    pub fn servers(&mut self) -> Result<BTreeMap<ServerKey, Server>, HaproxyError> {
+        let command = "show servers state";
+        let answer = self.ask(command)?;
+        parse_servers(&answer)
+            .ok_or_else(|| HaproxyError::Answer { path: self.connection.path.clone(), command: command.to_owned() })
+    }
+}
+
+/// Process id of the worker in the list of processes: the first one, before the old workers.
+fn current_worker(processes: &str) -> Option<i32> {
+    let line = processes.lines().skip_while(|line| *line != "# workers").nth(1)?;
+    let mut words = line.split_whitespace();
+    let pid = words.next()?.parse().ok()?;
+    (words.next()? == "worker").then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROCESSES: &str = "\
+#<PID>          <type>          <reloads>       <uptime>        <version>
+1               master          1 [failed: 0]   0d00h00m29s     3.0.11-1+deb13u3
+# workers
+163             worker          0               0d00h00m00s     3.0.11-1+deb13u3
+# old workers
+9               worker          1               0d00h00m29s     3.0.11-1+deb13u3
+# programs";
+
+    #[test]
+    fn the_current_worker_is_not_an_old_one() {
+        assert_eq!(current_worker(PROCESSES), Some(163));
+        let starting: String = PROCESSES.lines().filter(|line| !line.starts_with("163")).collect::<Vec<_>>().join("\n");
+        assert_eq!(current_worker(&starting), None);
+        assert_eq!(current_worker(""), None);
+    }
+
+    #[test]
+    fn prompts_are_told_from_answers() {
+        for prompt in ["> ", "master> ", "text\n\nmaster[ReloadFailed]> ", "\n163> "] {
+            assert!(at_prompt(prompt.as_bytes()), "{prompt:?}");
+        }
+        for other in ["", "text", "a -> ", "> \n", "master>"] {
+            assert!(!at_prompt(other.as_bytes()), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! From cluster membership to a running HAProxy: what the tools share.
+//!
+//! The cluster's state passes through four places, each derived from the one before it:
+//!
+//! ```text
+//! members ──► registry ──► file ──► process
+//! ```
+//!
+//! [`event`] and [`members`] read what Serf says; [`registry`] keeps one file a node; [`render`] turns the
+//! registry into the text of `haproxy.cfg`; [`publish`] makes file and running HAProxy equal to that text,
+//! with the help of [`config`] and [`plan`] (what differs), [`haproxy`] (its sockets) and [`running`] (what the
+//! process is known to run). Modules without a path or a socket in their arguments are pure.
+
+pub mod cli;
+pub mod config;
+pub mod event;
+pub mod handler;
+pub mod haproxy;
+pub mod lock;
+pub mod log;
+pub mod member;
+pub mod members;
+pub mod node;
+pub mod options;
+pub mod plan;
+pub mod program;
+pub mod publish;
+pub mod quote;
+pub mod registry;
+pub mod render;
+pub mod replace;
+pub mod running;
+pub mod serf;
+pub mod sync;
+pub mod wake;

@@ -1,0 +1,149 @@
+//! Where the tools say what they did: standard error, and a log file of bounded size.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::fcntl::OFlag;
+
+use crate::publish::Published;
+use crate::quote::Quoted;
+
+/// Size at which the log file is put aside as `<file>.1`, in bytes; so both together never have more than twice that.
+const LARGEST: u64 = 1 << 20;
+
+/// Says what a tool did, one line each: `tool: what: why`.
+///
+/// A line goes to standard error, to the log file with the time before it, and, from an event handler, to the
+/// console as well, because Serf keeps a handler's output to itself. A log that cannot be written stops no tool.
+#[derive(Debug)]
+pub struct Reporter {
+    tool: &'static str,
+    log: RefCell<Option<PathBuf>>,
+    console: Option<PathBuf>,
+}
+
+impl Reporter {
+    /// A reporter for `tool` with a log file and a console to write to.
+    #[must_use]
+    pub fn new(tool: &'static str, log: Option<PathBuf>, console: Option<PathBuf>) -> Self {
+        Self { tool, log: RefCell::new(log), console }
+    }
+
+    /// Says one line; line breaks in it are made visible, so that it stays one.
+    pub fn say(&self, what: impl fmt::Display) {
+        let what = what.to_string().replace(['\n', '\r'], " ");
+        let line = format!("{}: {what}\n", self.tool);
+        write_stderr(&line);
+        if let Some(console) = &self.console {
+            // Only a copy for `docker logs`; there may be no such console.
+            let _ = append(console, OFlag::O_NONBLOCK, &line);
+        }
+        self.keep(&line);
+    }
+
+    /// Tells a person at the terminal what is expected; this is not logged.
+    pub fn hint(&self, what: impl fmt::Display) {
+        write_stderr(&format!("{}: {what}\n", self.tool));
+    }
+
+    /// Says what a publish changed, if anything, and which registry files it passed over.
+    pub fn published(&self, published: &Published) {
+        self.skipped(&published.skipped);
+        if published.changed() {
+            self.say(format_args!("published: {}", published.applied));
+        }
+    }
+
+    /// Says which registry files were passed over, and why.
+    pub fn skipped(&self, skipped: &[(PathBuf, String)]) {
+        for (path, reason) in skipped {
+            self.say(format_args!("{} passed over: {reason}", Quoted(&path.to_string_lossy())));
+        }
+    }
+
+    fn keep(&self, line: &str) {
+        let Some(path) = self.log.borrow().clone() else { return };
+        let time = humantime::format_rfc3339_seconds(SystemTime::now());
+        if let Err(error) = append_bounded(&path, &format!("{time} {line}")) {
+            // Say it once, and go on without the log.
+            self.log.replace(None);
+            write_stderr(&format!("{}: log file {}: {error}\n", self.tool, path.display()));
+        }
+    }
+}
+
+/// Standard error may be closed; there is nobody left to tell then.
+fn write_stderr(line: &str) {
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Appends a line to the log file, after it was put aside when it has become too large.
+fn append_bounded(path: &Path, line: &str) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() >= LARGEST) {
+        put_aside(path)?;
+    }
+    match append(path, OFlag::O_NONBLOCK, line) {
+        // Another user's file, say root's after `docker exec -u 0`: in a directory of ours it can be replaced.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            put_aside(path)?;
+            append(path, OFlag::empty(), line)
+        }
+        result => result,
+    }
+}
+
+fn put_aside(path: &Path) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".1");
+    fs::rename(path, aside)
+}
+
+/// One `write` in append mode, so that lines of several tools never mix.
+fn append(path: &Path, flags: OFlag, line: &str) -> io::Result<()> {
+    let mut file: File = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags.bits()).open(path)?;
+    file.write_all(line.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reporter(path: &Path) -> Reporter {
+        Reporter::new("test", Some(path.to_owned()), None)
+    }
+
+    #[test]
+    fn a_line_stays_one_line_with_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("serf.log");
+        reporter(&path).say("one\ntwo");
+        let text = fs::read_to_string(&path).unwrap();
+        let (time, line) = text.split_once(' ').unwrap();
+        assert!(humantime::parse_rfc3339(time).is_ok(), "{text}");
+        assert_eq!(line, "test: one two\n");
+    }
+
+    #[test]
+    fn the_log_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("serf.log");
+        let line = "x".repeat(300_000);
+        for _ in 0..20 {
+            reporter(&path).say(&line);
+        }
+        let total: u64 = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        assert!(total < 3 * LARGEST, "{total}");
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_stops_nothing() {
+        reporter(Path::new("/nonexistent/serf.log")).say("on it goes");
+        reporter(Path::new("/")).say("on it goes");
+    }
+}

@@ -1,0 +1,34 @@
+//! A cluster member as Serf describes it, and whether it is a node of ours.
+
+use crate::node::{Node, NodeError, Traits};
+
+/// A member as it came from the network: nothing of it is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member<'a, T> {
+    /// Its name; Serf allows any text.
+    pub name: &'a str,
+    /// Its IP address, without port.
+    pub address: &'a str,
+    /// Its role. Serf keeps it beside the tags, where no other tag can forge it.
+    pub role: &'a str,
+    /// Its tags, as pairs of key and value.
+    pub tags: T,
+}
+
+impl<'a, T: IntoIterator<Item = (&'a str, &'a str)>> Member<'a, T> {
+    /// The node that this member is, or `None` when it has another role than `role` and so is not load-balanced.
+    ///
+    /// # Errors
+    /// [`NodeError`] when its name, its address or one of its tags `port`, `weight`, `drain` is not valid.
+    /// Other tags are the application's own business.
+    pub fn into_node(self, role: &str) -> Result<Option<Node>, NodeError> {
+        if self.role != role {
+            return Ok(None);
+        }
+        Ok(Some(Node {
+            name: self.name.parse()?,
+            address: self.address.parse()?,
+            traits: Traits::from_pairs(self.tags, |_| Ok(()))?,
+        }))
+    }
+}

@@ -1,0 +1,66 @@
+//! Flags that several tools share. Every one has an environment variable, so that `docker exec`, run scripts and
+//! event handlers say the same words.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::node::Port;
+
+/// Where to log.
+#[derive(Debug, Clone, Args)]
+pub struct LogOptions {
+    /// File that says who joined, who left and what was done; kept below 2 MiB
+    #[arg(long, env = "SERF_LOG", value_name = "FILE", default_value = "/var/log/serf.log")]
+    pub log_file: PathBuf,
+    /// Second place for the lines of an event handler, whose standard error Serf keeps to itself
+    #[arg(long, env = "LOG_CONSOLE", value_name = "FILE", hide = true)]
+    pub console: Option<PathBuf>,
+}
+
+/// The socket and file by which a tool reaches HAProxy.
+#[derive(Debug, Clone, Args)]
+pub struct ProcessOptions {
+    /// HAProxy's configuration file
+    #[arg(long, env = "HAPROXY_CFG", value_name = "FILE", default_value = "/usr/local/etc/haproxy/haproxy.cfg")]
+    pub config: PathBuf,
+    /// HAProxy's master socket, by which it is changed and reloaded
+    #[arg(long, env = "HAPROXY_MASTER_SOCKET", value_name = "SOCKET", default_value = "/run/haproxy/master.sock")]
+    pub master_socket: PathBuf,
+    /// HAProxy's admin socket, which tells a HAProxy without master socket from none
+    #[arg(long, env = "HAPROXY_ADMIN_SOCKET", value_name = "SOCKET", default_value = "/run/haproxy/admin.sock")]
+    pub admin_socket: PathBuf,
+}
+
+/// What the configuration is made of.
+#[derive(Debug, Clone, Args)]
+pub struct RenderOptions {
+    /// Directory with one file a node
+    #[arg(long, env = "NODES_DIR", value_name = "DIR", default_value = "/nodes")]
+    pub nodes_dir: PathBuf,
+    /// Handlebars template of the configuration
+    #[arg(long, env = "HAPROXY_TEMPLATE", value_name = "FILE", default_value = "/config/haproxy.cfg.hb")]
+    pub template: PathBuf,
+    /// Port of a node that has no tag `port`
+    #[arg(long, env = "BACKEND_PORT", value_name = "PORT", default_value = "3000")]
+    pub port: Port,
+}
+
+/// Everything from the registry to the running HAProxy.
+#[derive(Debug, Clone, Args)]
+pub struct PublishOptions {
+    /// Registry and template.
+    #[command(flatten)]
+    pub render: RenderOptions,
+    /// File and process.
+    #[command(flatten)]
+    pub process: ProcessOptions,
+}
+
+/// Which members are nodes.
+#[derive(Debug, Clone, Args)]
+pub struct RoleOptions {
+    /// Role of the members that take traffic; others are passed over
+    #[arg(long, env = "BACKEND_ROLE", value_name = "ROLE", default_value = "backend")]
+    pub role: String,
+}

@@ -1,0 +1,320 @@
+//! What must be done so that the process runs what the file says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::config::{Config, ServerKey, ServerLine};
+use crate::haproxy::Server;
+use crate::quote::Quoted;
+use crate::running::Running;
+
+/// The way from what runs to what shall run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Commands at run time, possibly none; connections of other servers are not touched.
+    Commands(Vec<Command>),
+    /// HAProxy must read the file anew, for this reason.
+    Reload(String),
+}
+
+/// One command to the worker about one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The server.
+    pub key: ServerKey,
+    /// What is done to it.
+    pub action: Action,
+}
+
+/// What can be done to a server at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make it, with all that its line in the file says.
+    Add(String),
+    /// Begin its health checks, which `add server` does not.
+    Check,
+    /// End maintenance or drain.
+    Ready,
+    /// Move it.
+    Move {
+        /// New address.
+        address: IpAddr,
+        /// New port.
+        port: u16,
+    },
+    /// Change its share of the traffic.
+    Weigh(u32),
+    /// Send it no new request; what runs there goes on.
+    Maintain,
+    /// Remove it, in order to make it anew.
+    Delete,
+    /// Remove it if no connection is left, else let it be for a later run.
+    DeleteWhenIdle,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match &self.action {
+            Action::Add(line) => write!(f, "add server {key} {line}"),
+            Action::Check => write!(f, "enable health {key}"),
+            Action::Ready => write!(f, "set server {key} state ready"),
+            Action::Move { address, port } => write!(f, "set server {key} addr {address} port {port}"),
+            Action::Weigh(weight) => write!(f, "set server {key} weight {weight}"),
+            Action::Maintain => write!(f, "set server {key} state maint"),
+            Action::Delete | Action::DeleteWhenIdle => write!(f, "del server {key}"),
+        }
+    }
+}
+
+impl Action {
+    /// Whether HAProxy's answer says that the command was carried out.
+    #[must_use]
+    pub fn is_done(&self, answer: &str) -> bool {
+        match self {
+            Self::Add(_) => answer == "New server registered.",
+            Self::Delete | Self::DeleteWhenIdle => answer == "Server deleted.",
+            Self::Move { .. } => answer.contains(" changed") || answer.starts_with("no need to change"),
+            Self::Check | Self::Ready | Self::Weigh(_) | Self::Maintain => answer.is_empty(),
+        }
+    }
+}
+
+/// Compares what shall run with what runs: `running` is what the worker is known to have read, `servers` what it
+/// has now, whoever changed it.
+#[must_use]
+pub fn plan(wanted: &Config, running: Option<&Running>, servers: &BTreeMap<ServerKey, Server>) -> Plan {
+    let Some(running) = running else {
+        return Plan::Reload("it is not known what this HAProxy process has read".to_owned());
+    };
+    let known = Config::parse(&running.text);
+    if known.rest != wanted.rest {
+        return Plan::Reload(first_difference(&known.rest, &wanted.rest));
+    }
+    if let Some(reason) = &wanted.irregular {
+        let same = known.servers == wanted.servers && known.irregular == wanted.irregular;
+        return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
+    }
+    Comparison { wanted, known: &known, leaving: &running.leaving, servers }.plan()
+}
+
+fn first_difference(known: &str, wanted: &str) -> String {
+    let mut known = known.lines();
+    for line in wanted.lines() {
+        if known.next() != Some(line) {
+            return format!("line {} is new or changed", Quoted(line));
+        }
+    }
+    format!("line {} is gone", Quoted(known.next().unwrap_or("")))
+}
+
+struct Comparison<'a> {
+    wanted: &'a Config,
+    known: &'a Config,
+    leaving: &'a BTreeMap<ServerKey, ServerLine>,
+    servers: &'a BTreeMap<ServerKey, Server>,
+}
+
+impl Comparison<'_> {
+    fn plan(&self) -> Plan {
+        let mut commands = Vec::new();
+        for (key, line) in &self.wanted.servers {
+            match self.server(key, line) {
+                Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { key: key.clone(), action })),
+                Err(reason) => return Plan::Reload(reason),
+            }
+        }
+        // New servers come first, so that there is always one to take over.
+        for (key, server) in self.servers.iter().filter(|(key, _)| !self.wanted.servers.contains_key(key)) {
+            let maintain = (!server.is_in_maintenance()).then_some(Action::Maintain);
+            commands
+                .extend(maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { key: key.clone(), action }));
+        }
+        Plan::Commands(commands)
+    }
+
+    /// What must be done for one server of the file.
+    fn server(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
+        let Some(server) = self.servers.get(key) else {
+            return self.add(key, line);
+        };
+        let known = self.known.servers.get(key).or_else(|| self.leaving.get(key));
+        let moved = match (known, endpoint(&line.address)) {
+            (Some(known), _) if !known.fixed().eq(line.fixed()) => return self.replace(key, line),
+            (None, _) => return self.replace(key, line),
+            (Some(_), Some((address, port))) if (server.address, server.port) == (Some(address), port) => None,
+            (Some(_), Some((address, port))) => Some(Action::Move { address, port }),
+            (Some(known), None) if known.address != line.address => return self.replace(key, line),
+            (Some(_), None) => None,
+        };
+        let ready = (server.is_forced() && !line.has("disabled")).then_some(Action::Ready);
+        let check = (line.has("check") && !server.is_checked()).then_some(Action::Check);
+        Ok([moved, self.weigh(key, line, server), check, ready].into_iter().flatten().collect())
+    }
+
+    fn weigh(&self, key: &ServerKey, line: &ServerLine, server: &Server) -> Option<Action> {
+        let written = match line.weight() {
+            Some(text) => text.parse().ok()?,
+            None if self.has_defaults(key) => return None,
+            None => 1,
+        };
+        (server.weight != written).then_some(Action::Weigh(written))
+    }
+
+    fn add(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
+        if self.has_defaults(key) {
+            return Err(format!("server {key} is new, and a server added at run time ignores default-server"));
+        }
+        let check = line.has("check").then_some(Action::Check);
+        let ready = (!line.has("disabled")).then_some(Action::Ready);
+        Ok([Some(Action::Add(line.to_string())), check, ready].into_iter().flatten().collect())
+    }
+
+    fn replace(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
+        let mut actions = vec![Action::Maintain, Action::Delete];
+        actions.extend(self.add(key, line)?);
+        Ok(actions)
+    }
+
+    fn has_defaults(&self, key: &ServerKey) -> bool {
+        self.wanted.with_defaults.contains(&key.backend)
+    }
+}
+
+/// Address and port of a server line, when both are plain: a name, a socket, a range or an offset is not.
+fn endpoint(address: &str) -> Option<(IpAddr, u16)> {
+    let (ip, port) = address.rsplit_once(':')?;
+    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    Some((ip.parse().ok()?, port.parse().ok().filter(|_| digits)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::haproxy::parse_servers;
+
+    const HEAD: &str = "backend nodes\n  balance roundrobin\n";
+
+    fn config(servers: &[&str]) -> String {
+        servers.iter().fold(HEAD.to_owned(), |text, server| format!("{text}  server {server}\n"))
+    }
+
+    /// `name address port admin_state weight check_state`
+    fn actual(servers: &[(&str, &str, u16, u32, u32, u32)]) -> BTreeMap<ServerKey, Server> {
+        let mut text = "1\n# be_name srv_name srv_addr srv_port srv_admin_state srv_uweight srv_check_state\n".to_owned();
+        for (name, address, port, admin, weight, check) in servers {
+            text.push_str(&format!("nodes {name} {address} {port} {admin} {weight} {check}\n"));
+        }
+        parse_servers(&text).unwrap()
+    }
+
+    fn run(wanted: &str, known: &str, leaving: &[&str], servers: &[(&str, &str, u16, u32, u32, u32)]) -> Vec<String> {
+        let running = Running { text: known.to_owned(), leaving: Config::parse(&config(leaving)).servers };
+        match plan(&Config::parse(wanted), Some(&running), &actual(servers)) {
+            Plan::Commands(commands) => commands.iter().map(ToString::to_string).collect(),
+            Plan::Reload(reason) => vec![format!("reload: {reason}")],
+        }
+    }
+
+    const S1: &str = "s1 172.18.0.2:3000 check";
+    const UP: (&str, &str, u16, u32, u32, u32) = ("s1", "172.18.0.2", 3000, 0, 1, 6);
+
+    #[test]
+    fn nothing_differs_nothing_is_done() {
+        assert!(run(&config(&[S1]), &config(&[S1]), &[], &[UP]).is_empty());
+    }
+
+    #[test]
+    fn a_new_node_is_added_with_all_arguments() {
+        let s2 = "s2 172.18.0.3:3000 check weight 5 cookie s2";
+        assert_eq!(
+            run(&config(&[S1, s2]), &config(&[S1]), &[], &[UP]),
+            [
+                "add server nodes/s2 172.18.0.3:3000 check weight 5 cookie s2",
+                "enable health nodes/s2",
+                "set server nodes/s2 state ready",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_leaving_node_is_put_to_maintenance_and_deleted_when_idle() {
+        assert_eq!(run(&config(&[]), &config(&[S1]), &[], &[UP]), ["set server nodes/s1 state maint", "del server nodes/s1"]);
+        assert_eq!(run(&config(&[]), &config(&[]), &[S1], &[("s1", "172.18.0.2", 3000, 1, 1, 6)]), ["del server nodes/s1"]);
+    }
+
+    #[test]
+    fn a_leaving_node_that_returns_is_used_again() {
+        let s1 = "s1 172.18.0.9:3000 check";
+        assert_eq!(
+            run(&config(&[s1]), &config(&[]), &[S1], &[("s1", "172.18.0.2", 3000, 1, 1, 6)]),
+            ["set server nodes/s1 addr 172.18.0.9 port 3000", "set server nodes/s1 state ready",]
+        );
+    }
+
+    #[test]
+    fn address_and_weight_change_in_place() {
+        let wanted = config(&["s1 [fd00::1]:8080 check weight 0"]);
+        assert_eq!(
+            run(&wanted, &config(&[S1]), &[], &[UP]),
+            ["set server nodes/s1 addr fd00::1 port 8080", "set server nodes/s1 weight 0"]
+        );
+    }
+
+    #[test]
+    fn other_arguments_mean_a_new_server() {
+        assert_eq!(
+            run(&config(&["s1 172.18.0.2:3000 check inter 1s"]), &config(&[S1]), &[], &[UP]),
+            [
+                "set server nodes/s1 state maint",
+                "del server nodes/s1",
+                "add server nodes/s1 172.18.0.2:3000 check inter 1s",
+                "enable health nodes/s1",
+                "set server nodes/s1 state ready",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_somebody_changed_by_hand_is_repaired() {
+        let same = config(&[S1]);
+        assert_eq!(
+            run(&same, &same, &[], &[("s1", "172.18.0.7", 3000, 0, 1, 6)]),
+            ["set server nodes/s1 addr 172.18.0.2 port 3000"]
+        );
+        assert_eq!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 8, 1, 6)]), ["set server nodes/s1 state ready"]);
+        assert_eq!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 0, 7, 6)]), ["set server nodes/s1 weight 1"]);
+        assert_eq!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 0, 1, 2)]), ["enable health nodes/s1"]);
+        let stranger = ("x", "172.18.0.8", 3000, 0, 1, 6);
+        assert_eq!(run(&same, &same, &[], &[UP, stranger]), ["set server nodes/x state maint", "del server nodes/x"]);
+        assert_eq!(run(&same, &same, &[], &[])[0], "add server nodes/s1 172.18.0.2:3000 check");
+    }
+
+    #[test]
+    fn anything_else_needs_a_reload() {
+        let known = config(&[S1]);
+        let other = known.replace("roundrobin", "leastconn");
+        assert_eq!(run(&other, &known, &[], &[UP]), ["reload: line 'balance leastconn' is new or changed"]);
+        let defaults = known.replace("balance", "default-server inter 1s\n  balance");
+        assert!(run(&config(&[S1]), &defaults, &[], &[UP])[0].starts_with("reload: "));
+        let quoted = config(&["s1 172.18.0.2:3000 sni \"x\""]);
+        assert!(run(&quoted, &known, &[], &[UP])[0].starts_with("reload: a server line"));
+        assert!(run(&quoted, &quoted, &[], &[UP]).is_empty());
+    }
+
+    #[test]
+    fn a_new_server_under_default_server_needs_a_reload() {
+        let head = "backend nodes\n  default-server inter 1s\n";
+        let known = format!("{head}  server {S1}\n");
+        let wanted = format!("{known}  server s2 172.18.0.3:3000 check\n");
+        assert!(run(&wanted, &known, &[], &[UP])[0].contains("default-server"));
+        assert_eq!(run(head, &known, &[], &[UP]).len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_process_is_reloaded() {
+        assert!(matches!(plan(&Config::parse(""), None, &BTreeMap::new()), Plan::Reload(_)));
+    }
+}

@@ -1,0 +1,309 @@
+//! Publishing: registry to file to process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::{fs, io};
+
+use crate::config::{Config, ServerKey};
+use crate::haproxy::{self, HaproxyError, Session};
+use crate::lock::{Lock, LockError};
+use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
+use crate::plan::{Action, Command, Plan, plan};
+use crate::program::ProgramError;
+use crate::registry::{Registry, RegistryError};
+use crate::render::{RenderError, Template};
+use crate::replace::{Staged, remove_if_there, replace};
+use crate::running::{Running, record_path};
+
+/// Permissions of the configuration file: everybody in the container may look at it.
+const MODE: u32 = 0o644;
+
+/// Why file and process stay as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Another tool holds the lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The registry cannot be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The template gives no text.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// HAProxy does not answer, or refuses the configuration.
+    #[error(transparent)]
+    Haproxy(#[from] HaproxyError),
+    /// The configuration file cannot be read.
+    #[error("read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration file, or the record of what runs, cannot be written.
+    #[error("write {path}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// How the process was made equal to the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// HAProxy does not run; it will read the file when it starts.
+    NotRunning,
+    /// It ran what the file says already.
+    Nothing,
+    /// By these commands at run time.
+    Commands(Vec<Command>),
+    /// By a reload, for this reason.
+    Reload(String),
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRunning => f.write_str("HAProxy does not run"),
+            Self::Nothing => f.write_str("nothing to do"),
+            Self::Commands(commands) => write!(f, "{} commands at run time", commands.len()),
+            Self::Reload(reason) => write!(f, "reload: {reason}"),
+        }
+    }
+}
+
+/// What a publish did.
+#[derive(Debug)]
+pub struct Published {
+    /// The file was replaced.
+    pub written: bool,
+    /// What was done to the process.
+    pub applied: Applied,
+    /// Registry files that are no node, with the reasons.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+impl Published {
+    /// Whether file or process was changed.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.written || matches!(self.applied, Applied::Commands(_) | Applied::Reload(_))
+    }
+}
+
+/// The text of a configuration, made of the registry.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// Registry files that are no node, with the reasons.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+/// Renders the registry's nodes, and the names of `settings`, into the text of the configuration.
+///
+/// # Errors
+/// [`PublishError::Registry`] and [`PublishError::Render`].
+pub fn render(options: &RenderOptions, settings: &BTreeMap<String, String>) -> Result<Rendered, PublishError> {
+    let listing = Registry::new(&options.nodes_dir).list()?;
+    let text = Template::load(&options.template)?.render(listing.nodes.values(), options.port, settings)?;
+    Ok(Rendered { text, skipped: listing.skipped })
+}
+
+/// Renders the registry, replaces the file if it changes, and makes the running HAProxy equal to it.
+/// When anything fails, the last good file and process stay. The caller holds the lock.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, PublishError> {
+    let Rendered { text, skipped } = render(&options.render, &BTreeMap::new())?;
+    let mut target = Target::new(&options.process, text)?;
+    let applied = target.apply(false)?;
+    Ok(Published { written: target.differs, applied, skipped })
+}
+
+/// Replaces the file by `text` if that differs, after HAProxy found it valid; the process is left alone.
+/// Says whether the file was written. The caller holds the lock.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Result<bool, PublishError> {
+    let target = Target::new(options, text)?;
+    target.write()?;
+    Ok(target.differs)
+}
+
+/// Makes the running HAProxy equal to the file as it is; `force` reloads even if nothing differs.
+/// The caller holds the lock.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result<Applied, PublishError> {
+    Target::of_file(options)?.apply(force)
+}
+
+/// What [`apply_file`] would do, or `None` when HAProxy does not run.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError> {
+    let target = Target::of_file(options)?;
+    let Some(mut session) = haproxy::find(&options.master_socket, &options.admin_socket)? else { return Ok(None) };
+    Ok(Some(target.plan(&mut session)?.0))
+}
+
+/// The text that file and process shall have.
+struct Target<'a> {
+    options: &'a ProcessOptions,
+    text: String,
+    /// The file's text before, if there is a file.
+    old: Option<String>,
+    differs: bool,
+    record: PathBuf,
+}
+
+impl<'a> Target<'a> {
+    fn new(options: &'a ProcessOptions, text: String) -> Result<Self, PublishError> {
+        let old = match fs::read(&options.config) {
+            // Bytes that are no text are no good configuration; they are replaced like any other text.
+            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(PublishError::Read { path: options.config.clone(), source }),
+        };
+        let differs = old.as_ref() != Some(&text);
+        Ok(Self { options, text, old, differs, record: record_path(&options.master_socket) })
+    }
+
+    fn of_file(options: &'a ProcessOptions) -> Result<Self, PublishError> {
+        let text =
+            fs::read_to_string(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })?;
+        Ok(Self { options, old: Some(text.clone()), text, differs: false, record: record_path(&options.master_socket) })
+    }
+
+    fn apply(&mut self, force: bool) -> Result<Applied, PublishError> {
+        let Some(mut session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? else {
+            self.write()?;
+            return Ok(Applied::NotRunning);
+        };
+        let (plan, running) = self.plan(&mut session)?;
+        match plan {
+            _ if force => self.reload("asked for".to_owned(), false),
+            Plan::Reload(reason) => self.reload(reason, false),
+            Plan::Commands(commands) => self.run(commands, running.as_ref(), &mut session),
+        }
+    }
+
+    fn plan(&self, session: &mut Session) -> Result<(Plan, Option<Running>), PublishError> {
+        let running = Running::load(&self.record, session.worker());
+        let servers = session.servers()?;
+        Ok((plan(&Config::parse(&self.text), running.as_ref(), &servers), running))
+    }
+
+    /// Replaces the file if it differs. HAProxy is only asked when more than server lines differ: those are made of
+    /// checked parts.
+    fn write(&self) -> Result<(), PublishError> {
+        let Some(staged) = self.stage()? else { return Ok(()) };
+        let rest = |text: &str| (Config::parse(text).rest, Config::parse(text).irregular);
+        if self.old.as_deref().map(rest) != Some(rest(&self.text)) {
+            self.check()?;
+        }
+        self.commit(staged)
+    }
+
+    /// Runs the commands one after the other, then replaces the file and records what runs.
+    fn run(&mut self, commands: Vec<Command>, running: Option<&Running>, session: &mut Session) -> Result<Applied, PublishError> {
+        // A full disk shows here, before anything is changed.
+        let staged = self.stage()?;
+        let (mut done, mut kept) = (Vec::new(), Vec::new());
+        for command in commands {
+            let answer = session.ask(&command.to_string())?;
+            if command.action.is_done(&answer) {
+                done.push(command);
+            } else if command.action == Action::DeleteWhenIdle {
+                kept.push(command.key);
+            } else {
+                drop(staged);
+                return self.reload(format!("HAProxy answers '{answer}' to '{command}'"), true);
+            }
+        }
+        if let Some(staged) = staged {
+            self.commit(staged)?;
+        }
+        self.note(running, &kept, session)?;
+        Ok(if done.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
+    }
+
+    /// Records what runs after commands, if that differs from what is recorded.
+    fn note(&self, before: Option<&Running>, kept: &[ServerKey], session: &Session) -> Result<(), PublishError> {
+        let known = before.map(|running| Config::parse(&running.text).servers).unwrap_or_default();
+        let line = |key: &ServerKey| known.get(key).or_else(|| before?.leaving.get(key)).cloned();
+        let leaving = kept.iter().filter_map(|key| Some((key.clone(), line(key)?))).collect();
+        let running = Running { text: self.text.clone(), leaving };
+        if before == Some(&running) { Ok(()) } else { self.store(&running, session) }
+    }
+
+    /// Replaces the file after HAProxy found it valid, and lets HAProxy read it. `touched` says that the process was
+    /// changed already, so that it must read the old file again if the new one is no good.
+    fn reload(&mut self, reason: String, touched: bool) -> Result<Applied, PublishError> {
+        let result = self.read_anew();
+        if result.is_err() && (touched || self.differs) {
+            self.restore(touched);
+        }
+        let session = result?;
+        if let Some(session) = session {
+            self.store(&Running { text: self.text.clone(), leaving: BTreeMap::new() }, &session)?;
+        }
+        Ok(Applied::Reload(reason))
+    }
+
+    fn read_anew(&self) -> Result<Option<Session>, PublishError> {
+        if let Some(staged) = self.stage()? {
+            self.check()?;
+            self.commit(staged)?;
+        }
+        haproxy::reload(&self.options.master_socket)?;
+        Ok(haproxy::find(&self.options.master_socket, &self.options.admin_socket)?)
+    }
+
+    /// Puts the last good file back, and lets the process read it again if it was changed. The error that led here is
+    /// the one to tell; what fails here as well is mended by the next run.
+    fn restore(&self, touched: bool) {
+        if let Some(old) = &self.old {
+            let _ = replace(&self.options.config, old.as_bytes(), MODE);
+        } else {
+            let _ = remove_if_there(&self.options.config);
+        }
+        if touched {
+            let _ = remove_if_there(&self.record);
+            let _ = haproxy::reload(&self.options.master_socket);
+        }
+    }
+
+    fn stage(&self) -> Result<Option<Staged>, PublishError> {
+        if !self.differs {
+            return Ok(None);
+        }
+        let staged = Staged::write(&self.options.config, self.text.as_bytes(), MODE);
+        staged.map(Some).map_err(|source| PublishError::Write { path: self.options.config.clone(), source })
+    }
+
+    fn commit(&self, staged: Staged) -> Result<(), PublishError> {
+        staged.commit().map_err(|source| PublishError::Write { path: self.options.config.clone(), source })
+    }
+
+    fn store(&self, running: &Running, session: &Session) -> Result<(), PublishError> {
+        running.store(&self.record, session.worker()).map_err(|source| PublishError::Write { path: self.record.clone(), source })
+    }
+
+    fn check(&self) -> Result<(), PublishError> {
+        match haproxy::check(&self.text, &self.options.config) {
+            // Without the program nothing can run the file here either.
+            Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The registry: a directory with one file a node, as the lab has it.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use walkdir::WalkDir;
+
+use crate::node::{Node, NodeName};
+use crate::replace::{remove_if_there, replace};
+
+/// Longest node file that is read, in bytes; the longest valid line has about 240.
+const LONGEST: u64 = 1024;
+
+/// Why the registry could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The directory cannot be listed.
+    #[error("read registry {path}", path = path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A node's file cannot be written or removed.
+    #[error("write {path}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the registry holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The nodes by name.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// Files that are no node, each with the reason why it was passed over.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+/// A directory with one file a node. Whoever changes it holds the [`Lock`](crate::lock::Lock).
+#[derive(Debug, Clone)]
+pub struct Registry {
+    directory: PathBuf,
+}
+
+impl Registry {
+    /// The registry in `directory`.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// Reads all nodes. What is no valid node file is passed over with a reason: one bad file does not hide the others.
+    ///
+    /// # Errors
+    /// [`RegistryError::List`] when the directory itself cannot be read.
+    pub fn list(&self) -> Result<Listing, RegistryError> {
+        let mut listing = Listing::default();
+        for entry in WalkDir::new(&self.directory).min_depth(1).max_depth(1) {
+            let entry = entry.map_err(|error| RegistryError::List { path: self.directory.clone(), source: error.into() })?;
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            if hidden {
+                continue;
+            }
+            match read_node(entry.path()) {
+                Ok(node) => drop(listing.nodes.insert(node.name.clone(), node)),
+                Err(reason) => listing.skipped.push((entry.into_path(), reason)),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Registers a node; says whether that changed anything.
+    ///
+    /// # Errors
+    /// [`RegistryError::Write`]; the node's old file stays then.
+    pub fn put(&self, node: &Node) -> Result<bool, RegistryError> {
+        let path = self.directory.join(node.name.as_str());
+        if read_node(&path).as_ref() == Ok(node) {
+            return Ok(false);
+        }
+        let line = format!("{node}\n");
+        let written = replace(&path, line.as_bytes(), 0o644).or_else(|error| match error.kind() {
+            io::ErrorKind::IsADirectory => std::fs::remove_dir_all(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
+            _ => Err(error),
+        });
+        written.map_err(|source| RegistryError::Write { path, source })?;
+        Ok(true)
+    }
+
+    /// Unregisters a node; says whether it was there.
+    ///
+    /// # Errors
+    /// [`RegistryError::Write`]; the node stays then.
+    pub fn remove(&self, name: &NodeName) -> Result<bool, RegistryError> {
+        let path = self.directory.join(name.as_str());
+        remove_if_there(&path).map_err(|source| RegistryError::Write { path, source })
+    }
+}
+
+/// Reads one node file. It must be a plain file: a link is not followed, a fifo does not block.
+fn read_node(path: &Path) -> Result<Node, String> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file =
+        OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| match error.raw_os_error() {
+            Some(code) if code == nix::errno::Errno::ELOOP as i32 => "a link".to_owned(),
+            _ => error.to_string(),
+        })?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("not a plain file".to_owned());
+    }
+    if metadata.len() > LONGEST {
+        return Err(format!("longer than {LONGEST} bytes"));
+    }
+    let mut line = String::new();
+    file.take(LONGEST).read_to_string(&mut line).map_err(|error| error.to_string())?;
+    let node: Node = line.parse().map_err(|error: crate::node::NodeError| error.to_string())?;
+    if path.file_name().is_some_and(|name| name == node.name.as_str()) {
+        Ok(node)
+    } else {
+        Err(format!("the file of another node, {}", node.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn registry() -> (tempfile::TempDir, Registry) {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        (dir, registry)
+    }
+
+    fn node(line: &str) -> Node {
+        line.parse().unwrap()
+    }
+
+    #[test]
+    fn a_node_is_one_file_with_one_line() {
+        let (dir, registry) = registry();
+        assert!(registry.put(&node("s1 172.18.0.2")).unwrap());
+        assert_eq!(fs::read_to_string(dir.path().join("s1")).unwrap(), "s1 172.18.0.2\n");
+        assert_eq!(registry.list().unwrap().nodes.len(), 1);
+    }
+
+    #[test]
+    fn putting_what_is_there_writes_nothing() {
+        let (dir, registry) = registry();
+        registry.put(&node("s1 172.18.0.2")).unwrap();
+        fs::set_permissions(dir.path().join("s1"), std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+        assert!(!registry.put(&node("s1 172.18.0.2")).unwrap());
+        assert!(registry.put(&node("s1 172.18.0.3")).unwrap());
+    }
+
+    #[test]
+    fn removing_an_unknown_node_is_ok() {
+        let (_dir, registry) = registry();
+        assert!(!registry.remove(&"s1".parse().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_node_file_is_passed_over_and_healed() {
+        let (dir, registry) = registry();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("empty"), "").unwrap();
+        fs::write(path("other"), "s9 172.18.0.2\n").unwrap();
+        fs::write(path("binary"), b"\xff\xfe").unwrap();
+        fs::write(path("long"), "x".repeat(5000)).unwrap();
+        fs::write(path(".new"), "half a li").unwrap();
+        fs::create_dir_all(path("folder/inside")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", path("link")).unwrap();
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        registry.put(&node("s1 172.18.0.2")).unwrap();
+
+        let listing = registry.list().unwrap();
+        assert_eq!(listing.nodes.len(), 1);
+        assert_eq!(listing.skipped.len(), 7, "{:?}", listing.skipped);
+
+        for name in ["empty", "other", "binary", "long", "folder", "link", "fifo"] {
+            assert!(registry.put(&node(&format!("{name} 172.18.0.9"))).unwrap(), "{name}");
+        }
+        let listing = registry.list().unwrap();
+        assert_eq!((listing.nodes.len(), listing.skipped.len()), (8, 0), "{:?}", listing.skipped);
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error() {
+        let registry = Registry::new(Path::new("/nonexistent"));
+        assert_eq!(registry.list().unwrap_err().to_string(), "read registry /nonexistent");
+    }
+}

@@ -1,0 +1,116 @@
+//! What the worker is known to run: a record that holds for one worker only.
+//!
+//! HAProxy can tell its servers, but not the rest of the configuration that it has read. So whoever makes it read
+//! one, or changes a server, records it. The record names the worker by process id and start time: after a restart,
+//! or a reload by somebody else, it holds no more, and it is simply not known what runs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use crate::config::{Config, ServerKey, ServerLine};
+use crate::replace::replace;
+
+/// One process, told from an earlier one with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// Process id.
+    pub pid: i32,
+    /// Clock ticks between the start of the system and that of the process; no change of the clock touches it.
+    start: u64,
+}
+
+impl Worker {
+    /// The process that has this id now, or `None` when there is none.
+    #[must_use]
+    pub fn of_pid(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is a name in parentheses and may itself have spaces; the start is the 22nd (proc(5)).
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let start = fields.split(' ').nth(19)?.parse().ok()?;
+        Some(Self { pid, start })
+    }
+}
+
+/// What a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The text of the configuration that it runs in effect.
+    pub text: String,
+    /// Servers that are no more in the configuration and wait, in maintenance, for their last connections to end.
+    pub leaving: BTreeMap<ServerKey, ServerLine>,
+}
+
+impl Running {
+    /// The record of what `worker` runs, if there is one of this very worker.
+    #[must_use]
+    pub fn load(path: &Path, worker: Worker) -> Option<Self> {
+        let record = fs::read_to_string(path).ok()?;
+        let (head, text) = record.split_once("\n\n")?;
+        let mut head = head.lines();
+        if head.next()? != first_line(worker) {
+            return None;
+        }
+        let leaving = head.map(|line| {
+            // The same reading as for a configuration, so that a line means the same.
+            let (backend, server) = line.strip_prefix("leaving ")?.split_once('/')?;
+            Config::parse(&format!("backend {backend}\nserver {server}")).servers.pop_first()
+        });
+        Some(Self { text: text.to_owned(), leaving: leaving.collect::<Option<_>>()? })
+    }
+
+    /// Records that `worker` runs this.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn store(&self, path: &Path, worker: Worker) -> io::Result<()> {
+        let mut record = first_line(worker);
+        for (key, line) in &self.leaving {
+            // Writing to a string cannot fail.
+            let _ = write!(record, "\nleaving {key} {line}");
+        }
+        record.push_str("\n\n");
+        record.push_str(&self.text);
+        replace(path, record.as_bytes(), 0o600)
+    }
+}
+
+fn first_line(worker: Worker) -> String {
+    format!("worker {} {}", worker.pid, worker.start)
+}
+
+/// Where the record is: beside the master socket.
+#[must_use]
+pub fn record_path(master: &Path) -> PathBuf {
+    master.with_file_name("running.cfg")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_holds_for_its_worker_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("running.cfg");
+        let worker = Worker::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let config = Config::parse("backend nodes\nserver s1 172.18.0.2:3000 check weight 5\n");
+        let running = Running { text: "global\n\n    maxconn 5\n".to_owned(), leaving: config.servers };
+        running.store(&path, worker).unwrap();
+        assert_eq!(Running::load(&path, worker), Some(running));
+        assert_eq!(Running::load(&path, Worker { start: worker.start + 1, ..worker }), None);
+    }
+
+    #[test]
+    fn a_torn_or_missing_record_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("running.cfg");
+        let worker = Worker { pid: 7, start: 9 };
+        assert_eq!(Running::load(&path, worker), None);
+        for torn in ["", "worker 7 9", "worker 7 9\nleaving nodes\n\ntext"] {
+            fs::write(&path, torn).unwrap();
+            assert_eq!(Running::load(&path, worker), None, "{torn:?}");
+        }
+    }
+}

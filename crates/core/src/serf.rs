@@ -1,0 +1,34 @@
+//! Asking the Serf agent of this container.
+
+use std::time::Duration;
+
+use crate::program::{ProgramError, run};
+
+/// Time that the agent has to answer. It answers in some 20 ms; one that hangs must not hang its caller.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Why there is no member list.
+#[derive(Debug, thiserror::Error)]
+pub enum SerfError {
+    /// The program `serf` could not be run to its end.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// It says that it failed.
+    #[error("serf members: {0}")]
+    Failed(String),
+}
+
+/// The member list of the local agent, as JSON.
+///
+/// # Errors
+/// [`SerfError`] when the agent does not run, or does not answer in time.
+pub fn members() -> Result<String, SerfError> {
+    let answer = run("serf", &["members", "-format=json"], "", LIMIT)?;
+    if answer.status.success() {
+        return Ok(answer.stdout);
+    }
+    // It says on either output why it failed.
+    let said = format!("{}{}", answer.stderr, answer.stdout);
+    let reason = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it does not say why");
+    Err(SerfError::Failed(reason.trim().to_owned()))
+}

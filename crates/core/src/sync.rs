@@ -1,0 +1,112 @@
+//! Making the registry equal to the member list.
+
+use std::collections::BTreeSet;
+
+use crate::members::MemberList;
+use crate::node::NodeName;
+use crate::registry::{Listing, Registry, RegistryError};
+
+/// What to do with nodes that the member list does not have at all.
+///
+/// An agent that has just started knows only itself, and learns the others when it has joined them; until then, not
+/// to be in its list means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// Remove them.
+    Remove,
+    /// Keep them, if the list has no other alive member.
+    KeepWhenAlone,
+}
+
+/// How the registry was changed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Nodes that are new, or differ from before.
+    pub put: BTreeSet<NodeName>,
+    /// Nodes that are no longer there.
+    pub removed: BTreeSet<NodeName>,
+    /// Nodes that are kept although the list does not have them.
+    pub kept: BTreeSet<NodeName>,
+}
+
+/// Makes the registry equal to the alive nodes of the list; nothing is written where nothing differs.
+/// Members that left or failed are removed in any case. The caller holds the lock.
+///
+/// # Errors
+/// [`RegistryError`]; what was not done then is done by the next sync.
+pub fn sync(registry: &Registry, list: &MemberList, absent: Absent) -> Result<Change, RegistryError> {
+    let listing = registry.list()?;
+    let mut change = Change::default();
+    for node in list.nodes.values() {
+        if listing.nodes.get(&node.name) != Some(node) && registry.put(node)? {
+            change.put.insert(node.name.clone());
+        }
+    }
+    let keep = absent == Absent::KeepWhenAlone && list.alive <= 1;
+    for name in names(&listing) {
+        if list.nodes.contains_key(&name) {
+            continue;
+        }
+        if keep && !list.gone.contains(&name) && listing.nodes.contains_key(&name) {
+            change.kept.insert(name);
+        } else if registry.remove(&name)? {
+            change.removed.insert(name);
+        }
+    }
+    Ok(change)
+}
+
+/// All names that the registry has a file for, valid or not.
+fn names(listing: &Listing) -> BTreeSet<NodeName> {
+    let skipped = listing.skipped.iter().filter_map(|(path, _)| path.file_name()?.to_str()?.parse().ok());
+    listing.nodes.keys().cloned().chain(skipped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(members: &[(&str, &str, &str)]) -> MemberList {
+        let entry = |(name, address, status): &(&str, &str, &str)| {
+            format!(r#"{{"name":"{name}","addr":"{address}:7946","tags":{{"role":"backend"}},"status":"{status}"}}"#)
+        };
+        let entries: Vec<_> = members.iter().map(entry).collect();
+        MemberList::parse(&format!(r#"{{"members":[{}]}}"#, entries.join(",")), "backend").unwrap()
+    }
+
+    fn registry(nodes: &[&str]) -> (tempfile::TempDir, Registry) {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        for node in nodes {
+            registry.put(&node.parse().unwrap()).unwrap();
+        }
+        (dir, registry)
+    }
+
+    fn nodes(registry: &Registry) -> Vec<String> {
+        registry.list().unwrap().nodes.values().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_registry_becomes_the_alive_members() {
+        let (dir, registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2", "s3 1.1.1.3"]);
+        std::fs::write(dir.path().join("junk"), "").unwrap();
+        let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
+        let change = sync(&registry, &list, Absent::KeepWhenAlone).unwrap();
+        assert_eq!(nodes(&registry), ["s1 1.1.1.9", "s4 1.1.1.4"]);
+        assert_eq!((change.put.len(), change.removed.len()), (2, 3));
+        assert!(!dir.path().join("junk").exists());
+        assert_eq!(sync(&registry, &list, Absent::Remove).unwrap(), Change::default());
+    }
+
+    #[test]
+    fn an_agent_that_is_alone_removes_only_who_left() {
+        let (_dir, registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2"]);
+        let list = list(&[("ha", "1.1.1.7", "failed"), ("s2", "1.1.1.2", "left")]);
+        let change = sync(&registry, &list, Absent::KeepWhenAlone).unwrap();
+        assert_eq!(nodes(&registry), ["s1 1.1.1.1"]);
+        assert_eq!(change.kept.len(), 1);
+        sync(&registry, &list, Absent::Remove).unwrap();
+        assert!(nodes(&registry).is_empty());
+    }
+}

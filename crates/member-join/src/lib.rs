@@ -1,0 +1,41 @@
+//! `member-join`: registers the nodes of an event, and publishes.
+
+use anyhow::Result;
+use clap::Parser;
+use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::handler::{Event, HandlerOptions, handle};
+use lb_core::log::Reporter;
+use lb_core::options::LogOptions;
+
+const EXAMPLES: &str = r"  serf agent -event-handler member-join,member-update=member-join
+  printf 's3\t172.18.0.5\tbackend\tweight=50\n' | docker exec -i ha member-join
+  echo 's3 172.18.0.5 backend' | member-join --nodes-dir ./nodes --template t.hb --config ./haproxy.cfg";
+
+/// Register the nodes of a Serf event, and publish.
+///
+/// Reads event lines on standard input, one a member: NAME, ADDRESS, ROLE and TAGS, separated by tabs (or spaces, when
+/// typed by hand). Each member of the role gets its file in the registry, as the lab has it; then haproxy.cfg is
+/// rendered and the running HAProxy made equal to it. The tags port=, weight= (0 to 256) and drain=yes are used.
+/// Run twice, it does nothing the second time.
+#[derive(Debug, Parser)]
+#[command(name = "member-join", version, after_help = after_help(EXAMPLES))]
+pub struct MemberJoin {
+    #[command(flatten)]
+    options: HandlerOptions,
+}
+
+impl Tool for MemberJoin {
+    const NAME: &'static str = "member-join";
+
+    fn log(&self) -> &LogOptions {
+        &self.options.log
+    }
+}
+
+/// Runs the tool.
+///
+/// # Errors
+/// When registry, file or process cannot be changed.
+pub fn run(tool: &MemberJoin, reporter: &Reporter) -> Result<Exit> {
+    Ok(handle(Event::Present, &tool.options, reporter)?)
+}

@@ -1,0 +1,63 @@
+//! `reload-ha`: makes the running HAProxy equal to its file.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::lock::Lock;
+use lb_core::log::Reporter;
+use lb_core::options::{LogOptions, ProcessOptions};
+use lb_core::plan::Plan;
+use lb_core::publish::{Applied, apply_file, plan_file};
+
+const EXAMPLES: &str = "  docker exec ha reload-ha
+  docker exec ha reload-ha --dry-run
+  docker exec ha reload-ha --force";
+
+/// Make the running HAProxy equal to its configuration file.
+///
+/// Where only server lines differ, it is done by commands at run time, and no other connection is touched; otherwise
+/// HAProxy reads the file anew, without downtime. When it finds the file invalid, the old worker goes on. A HAProxy
+/// that does not run is no error: it reads the file when it starts.
+#[derive(Debug, Parser)]
+#[command(name = "reload-ha", version, after_help = after_help(EXAMPLES))]
+pub struct ReloadHa {
+    /// Reload even if nothing differs
+    #[arg(long, conflicts_with = "dry_run")]
+    force: bool,
+    /// Only print the commands, or the reason for a reload
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    process: ProcessOptions,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+impl Tool for ReloadHa {
+    const NAME: &'static str = "reload-ha";
+
+    fn log(&self) -> &LogOptions {
+        &self.log
+    }
+}
+
+/// Runs the tool.
+///
+/// # Errors
+/// When HAProxy does not answer, or refuses the file.
+pub fn run(tool: &ReloadHa, reporter: &Reporter) -> Result<Exit> {
+    let lock = Lock::take(&tool.process.config)?;
+    if tool.dry_run {
+        let text = match plan_file(&tool.process)? {
+            None => format!("# {}\n", Applied::NotRunning),
+            Some(Plan::Reload(reason)) => format!("# reload: {reason}\n"),
+            Some(Plan::Commands(commands)) => commands.iter().map(|command| format!("{command}\n")).collect(),
+        };
+        io::stdout().write_all(text.as_bytes()).context("write standard output")?;
+    } else {
+        reporter.say(apply_file(&tool.process, tool.force, &lock)?);
+    }
+    Ok(Exit::Done)
+}

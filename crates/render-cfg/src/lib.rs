@@ -1,0 +1,101 @@
+//! `render-cfg`: renders the registry into `haproxy.cfg`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::haproxy;
+use lb_core::lock::Lock;
+use lb_core::log::Reporter;
+use lb_core::options::{LogOptions, PublishOptions};
+use lb_core::publish::{render, write_file};
+use similar::TextDiff;
+
+const EXAMPLES: &str = "  docker exec ha render-cfg --stdout
+  docker exec ha render-cfg --check
+  docker exec ha render-cfg --diff
+  render-cfg --template t.hb --set name=s1 --set ip=172.18.0.3 --stdout";
+
+/// Render the registry into haproxy.cfg.
+///
+/// The template is Handlebars: {{#each addresses}} … {{host}} {{ip}} {{port}} {{weight}} {{drain}} … {{/each}}, and the
+/// names given with --set. The file is replaced in one step, only if it changes, and only if HAProxy finds it valid;
+/// the running HAProxy is left alone (see reload-ha).
+#[derive(Debug, Parser)]
+#[command(name = "render-cfg", version, after_help = after_help(EXAMPLES))]
+pub struct RenderCfg {
+    /// Print the text, write no file
+    #[arg(long, group = "output")]
+    stdout: bool,
+    /// Only ask HAProxy whether the text is valid
+    #[arg(long, group = "output")]
+    check: bool,
+    /// Print how the text differs from the file, write no file
+    #[arg(long, group = "output")]
+    diff: bool,
+    /// A further name for the template; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    #[command(flatten)]
+    options: PublishOptions,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+impl Tool for RenderCfg {
+    const NAME: &'static str = "render-cfg";
+
+    fn log(&self) -> &LogOptions {
+        &self.log
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
+    if name.is_empty() || name == "addresses" {
+        return Err("the name is empty, or that of the list of nodes");
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Runs the tool.
+///
+/// # Errors
+/// When registry or template cannot be read, or HAProxy refuses the text; the last good file stays.
+pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
+    let settings: BTreeMap<_, _> = tool.set.iter().cloned().collect();
+    let config = &tool.options.process.config;
+    if tool.stdout || tool.check || tool.diff {
+        let text = render(&tool.options.render, &settings)?.text;
+        if tool.check {
+            haproxy::check(&text, config)?;
+            reporter.hint("the configuration is valid");
+        } else {
+            let text = if tool.diff { difference(tool, &text)? } else { text };
+            io::stdout().write_all(text.as_bytes()).context("write standard output")?;
+        }
+        return Ok(Exit::Done);
+    }
+    let lock = Lock::take(config)?;
+    let rendered = render(&tool.options.render, &settings)?;
+    reporter.skipped(&rendered.skipped);
+    if write_file(&tool.options.process, rendered.text, &lock)? {
+        reporter.say(format_args!("{} written", config.display()));
+    }
+    Ok(Exit::Done)
+}
+
+/// A unified diff from the file as it is to the text.
+fn difference(tool: &RenderCfg, text: &str) -> Result<String> {
+    let config = &tool.options.process.config;
+    let old = match fs::read_to_string(config) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("read {}", config.display())),
+    };
+    let name = config.display().to_string();
+    Ok(TextDiff::from_lines(old.as_str(), text).unified_diff().header(&name, "rendered").to_string())
+}

@@ -1,0 +1,26 @@
+//! The configuration file of a Serf agent.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// The part of the agent's configuration that is used here, by Serf's own names
+/// (Serf 0.10.1, `cmd/serf/command/agent/config.go`).
+#[derive(Debug, Serialize)]
+pub(crate) struct Agent {
+    pub node_name: String,
+    pub bind: String,
+    pub rpc_addr: String,
+    pub tags: BTreeMap<String, String>,
+    /// Joined at start, tried again until one of them answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retry_join: Vec<String>,
+    pub retry_interval: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub event_handlers: Vec<String>,
+    /// Lets an agent that was killed find the others again by itself.
+    pub snapshot_path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypt_key: Option<String>,
+}

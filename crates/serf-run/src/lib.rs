@@ -1,0 +1,123 @@
+//! `serf-run`: starts the Serf agent when the service beside it answers.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::log::Reporter;
+use lb_core::options::LogOptions;
+use lb_core::replace::replace;
+
+mod agent;
+mod ready;
+
+use agent::Agent;
+use ready::Ready;
+
+const EXAMPLES: &str = "  serf-run                                          # in a run script, with the environment of the image
+  serf-run --role balancer --ready none
+  serf-run --role backend --tag weight=50 --ready http://127.0.0.1:8080/health";
+
+/// Start the Serf agent when the service beside it answers.
+///
+/// Waits until the URL of --ready answers with 2xx, so that no request is sent to a node that is not ready; writes the
+/// agent's configuration, which only its user can read; then becomes the agent. A gossip key is taken from the
+/// environment variable SERF_ENCRYPT_KEY (32 bytes in base64, as serf keygen prints), never from the command line.
+#[derive(Debug, Parser)]
+#[command(name = "serf-run", version, after_help = after_help(EXAMPLES))]
+pub struct SerfRun {
+    /// Role of this container: backend or balancer
+    #[arg(long, env = "ROLE", default_value = "backend")]
+    role: String,
+    /// Name of this member in the cluster; without it, the container's hostname
+    #[arg(long, env = "SERF_NODE_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// Names or addresses to join through, separated by spaces
+    #[arg(long, env = "SERF_JOIN", value_name = "NAMES", default_value = "serf-cluster ha")]
+    join: String,
+    /// A tag of this member, such as port=8080, weight=50 or drain=yes; may be given several times
+    #[arg(long, env = "SERF_TAGS", value_name = "NAME=VALUE", value_delimiter = ',', value_parser = tag)]
+    tag: Vec<(String, String)>,
+    /// URL that answers with 2xx when the service beside it is ready, or none
+    #[arg(long, env = "SERF_READY", value_name = "URL", default_value = "none")]
+    ready: Ready,
+    /// After this time without an answer a line is logged; the wait goes on
+    #[arg(long, env = "SERF_READY_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    ready_timeout: humantime::Duration,
+    /// An event handler as Serf has it, EVENT[,EVENT]=COMMAND; several are separated by a semicolon
+    #[arg(long, env = "SERF_EVENT_HANDLERS", value_name = "HANDLER", value_delimiter = ';')]
+    event_handler: Vec<String>,
+    /// Address and port of the gossip
+    #[arg(long, env = "SERF_BIND", value_name = "ADDRESS", default_value = "0.0.0.0:7946")]
+    bind: String,
+    /// Address and port on which the agent takes commands; it has no password, so keep it on loopback
+    #[arg(long, env = "SERF_RPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:7373")]
+    rpc: String,
+    /// Directory for the agent's configuration and its snapshot of the cluster
+    #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
+    dir: PathBuf,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+impl Tool for SerfRun {
+    const NAME: &'static str = "serf-run";
+
+    fn log(&self) -> &LogOptions {
+        &self.log
+    }
+}
+
+fn tag(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
+    if name.is_empty() || name == "role" {
+        return Err("the name is empty, or role, which --role sets");
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Runs the tool. It ends only with an error: else it becomes the agent.
+///
+/// # Errors
+/// When the configuration cannot be written, or the agent cannot be started.
+pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
+    let configuration = serde_json::to_vec_pretty(&tool.agent()?).context("write the agent's configuration")?;
+    tool.ready.wait(tool.ready_timeout.into(), reporter);
+    fs::create_dir_all(&tool.dir).with_context(|| format!("make {}", tool.dir.display()))?;
+    let path = tool.dir.join("agent.json");
+    replace(&path, &configuration, 0o600).with_context(|| format!("write {}", path.display()))?;
+    match become_agent(&path)? {}
+}
+
+impl SerfRun {
+    fn agent(&self) -> Result<Agent> {
+        let hostname = || nix::unistd::gethostname().context("ask for the hostname");
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => hostname()?.to_string_lossy().into_owned(),
+        };
+        Ok(Agent {
+            node_name: name,
+            bind: self.bind.clone(),
+            rpc_addr: self.rpc.clone(),
+            tags: self.tag.iter().cloned().chain([("role".to_owned(), self.role.clone())]).collect(),
+            retry_join: self.join.split_whitespace().map(str::to_owned).collect(),
+            retry_interval: "2s",
+            event_handlers: self.event_handler.clone(),
+            snapshot_path: self.dir.join("snapshot"),
+            encrypt_key: env::var("SERF_ENCRYPT_KEY").ok().filter(|key| !key.is_empty()),
+        })
+    }
+}
+
+fn become_agent(configuration: &Path) -> Result<Infallible> {
+    let option = format!("-config-file={}", configuration.display());
+    let arguments = ["serf", "agent", &option].map(CString::new);
+    let arguments = arguments.into_iter().collect::<Result<Vec<_>, _>>().context("a path with a zero byte")?;
+    let program = arguments.first().context("no program")?;
+    nix::unistd::execvp(program, &arguments).context("start serf; is it installed?")
+}

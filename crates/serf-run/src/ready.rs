@@ -1,0 +1,48 @@
+//! Waiting for the service beside the agent.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lb_core::log::Reporter;
+use ureq::Agent;
+
+/// Pause between two questions. A node is sent traffic this much later than it could be, at most.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Time that one answer may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// What tells that the service is ready.
+#[derive(Debug, Clone)]
+pub(crate) enum Ready {
+    /// Nothing: there is no such service.
+    None,
+    /// This URL answers with 2xx.
+    Url(String),
+}
+
+impl FromStr for Ready {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(if text == "none" { Self::None } else { Self::Url(text.to_owned()) })
+    }
+}
+
+impl Ready {
+    /// Returns when the service is ready. A service that takes longer than `patience` is logged once, with the reason.
+    pub(crate) fn wait(&self, patience: Duration, reporter: &Reporter) {
+        let Self::Url(url) = self else { return };
+        let agent = Agent::new_with_config(Agent::config_builder().timeout_global(Some(ANSWER)).build());
+        let mut complain_at = Some(Instant::now() + patience);
+        while let Err(error) = agent.get(url).call() {
+            if complain_at.is_some_and(|at| Instant::now() >= at) {
+                complain_at = None;
+                let patience = humantime::format_duration(patience);
+                reporter.say(format_args!("{url} is not ready after {patience}, waiting on: {error}"));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+}

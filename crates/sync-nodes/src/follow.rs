@@ -1,0 +1,94 @@
+//! The service: a sync at every hint, and from time to time without one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use lb_core::cli::Exit;
+use lb_core::log::Reporter;
+use lb_core::members::MemberList;
+use lb_core::sync::Absent;
+
+use crate::SyncNodes;
+use crate::hints::Hints;
+
+/// Longest pause between two syncs in a burst of hints.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Hints that come this long after the one before do not belong to its burst.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Syncs for ever. An error is logged when it is new, and tried again.
+pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
+    let mut hints = Hints::new(&tool.options.process.master_socket, reporter);
+    let mut alone = Alone::default();
+    let mut trouble = Trouble::default();
+    let mut pace = Pace::default();
+    loop {
+        trouble.note(round(tool, &mut alone, reporter), reporter);
+        let hinted = hints.wait(*tool.every)?;
+        pace.keep(hinted);
+        // What came during the pause is seen by the next round.
+        hints.forget();
+    }
+}
+
+fn round(tool: &SyncNodes, alone: &mut Alone, reporter: &Reporter) -> Result<()> {
+    let list = tool.list()?;
+    let absent = alone.absent(&list, *tool.grace);
+    tool.apply(&list, absent, reporter)?;
+    if list.alive == 0 {
+        bail!("the member list does not even have this agent");
+    }
+    Ok(())
+}
+
+/// How long the agent has known no other member.
+#[derive(Default)]
+struct Alone {
+    since: Option<Instant>,
+}
+
+impl Alone {
+    fn absent(&mut self, list: &MemberList, grace: Duration) -> Absent {
+        if list.alive > 1 {
+            self.since = None;
+            return Absent::Remove;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() < grace { Absent::KeepWhenAlone } else { Absent::Remove }
+    }
+}
+
+/// The error of the last round, so that one that lasts is logged once, and its end as well.
+#[derive(Default)]
+struct Trouble {
+    last: Option<String>,
+}
+
+impl Trouble {
+    fn note(&mut self, result: Result<()>, reporter: &Reporter) {
+        let error = result.err().map(|error| format!("{error:#}"));
+        match &error {
+            Some(error) if self.last.as_ref() != Some(error) => reporter.say(error),
+            None if self.last.is_some() => reporter.say("works again"),
+            _ => {}
+        }
+        self.last = error;
+    }
+}
+
+/// The first hint of a burst is followed at once, the next ones after pauses that grow: fifty joins at the same time
+/// cost a handful of syncs, and the last sync comes after the last hint.
+#[derive(Default)]
+struct Pace {
+    pause: Duration,
+    last: Option<Instant>,
+}
+
+impl Pace {
+    fn keep(&mut self, hinted: bool) {
+        let burst = hinted && self.last.is_some_and(|last| last.elapsed() < QUIET);
+        self.pause = if burst { (self.pause * 2).clamp(Duration::from_millis(25), LONGEST_PAUSE) } else { Duration::ZERO };
+        std::thread::sleep(self.pause);
+        self.last = hinted.then(Instant::now);
+    }
+}

@@ -1,0 +1,140 @@
+//! Hints that the member list may have changed: lines of `serf monitor`, and event handlers that knock.
+//!
+//! Serf's log tells a change some 20 ms after it, its event handlers a second later. Nothing is read out of a hint, and
+//! a lost one costs only time.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use lb_core::log::Reporter;
+use lb_core::wake::{listen, pipe_path};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Pause before the monitor is started again when it ended: the agent restarts, or does not run yet.
+const RESTART: Duration = Duration::from_millis(500);
+/// What a line of the agent's log has when a member changed.
+const WORD: &[u8] = b"EventMember";
+
+/// The sources of hints.
+pub(crate) struct Hints {
+    knock: Option<File>,
+    monitor: Option<Monitor>,
+    monitor_at: Instant,
+}
+
+struct Monitor {
+    child: Child,
+    output: ChildStdout,
+    /// The end of what was read before, in case the word is cut in two.
+    tail: Vec<u8>,
+}
+
+impl Hints {
+    pub(crate) fn new(master: &Path, reporter: &Reporter) -> Self {
+        let pipe = pipe_path(master);
+        let knock =
+            listen(&pipe).map_err(|error| reporter.say(format_args!("no hints from handlers: {}: {error}", pipe.display())));
+        Self { knock: knock.ok(), monitor: None, monitor_at: Instant::now() }
+    }
+
+    /// Waits for a hint, at most for `limit`; says whether there was one. A monitor that starts anew first prints what
+    /// the agent logged before, so what happened without one is not missed.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.start_monitor();
+            let until = if self.monitor.is_none() { deadline.min(self.monitor_at) } else { deadline };
+            self.poll(until.saturating_duration_since(Instant::now()))?;
+            if self.take() {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Drops the hints that are already there.
+    pub(crate) fn forget(&mut self) {
+        while self.poll(Duration::ZERO).is_ok_and(|ready| ready) && self.take() {}
+    }
+
+    fn poll(&self, limit: Duration) -> Result<bool> {
+        let sources: [Option<BorrowedFd>; 2] =
+            [self.knock.as_ref().map(AsFd::as_fd), self.monitor.as_ref().map(|monitor| monitor.output.as_fd())];
+        let mut fds: Vec<PollFd> = sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, limit) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno).context("wait for hints"),
+        }
+    }
+
+    /// Reads what is there; says whether it is a hint.
+    fn take(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        let knocked = self.knock.as_mut().is_some_and(|knock| knock.read(&mut buffer).is_ok_and(|length| length > 0));
+        let heard = match self.monitor.as_mut().map(Monitor::heard) {
+            None => false,
+            Some(Some(heard)) => heard,
+            Some(None) => {
+                self.monitor = None;
+                self.monitor_at = Instant::now() + RESTART;
+                false
+            }
+        };
+        knocked || heard
+    }
+
+    /// Starts the monitor if none runs. That it cannot be started is told by the member list too, which needs the same.
+    fn start_monitor(&mut self) {
+        if self.monitor.is_none() && Instant::now() >= self.monitor_at {
+            self.monitor = Monitor::start();
+            self.monitor_at = Instant::now() + RESTART;
+        }
+    }
+}
+
+impl Monitor {
+    fn start() -> Option<Self> {
+        let mut command = Command::new("serf");
+        command.args(["monitor", "-log-level=info"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        let output = child.stdout.take()?;
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+        Some(Self { child, output, tail: Vec::new() })
+    }
+
+    /// Reads what is there: whether it speaks of a member, or `None` at its end.
+    fn heard(&mut self) -> Option<bool> {
+        let mut buffer = [0; 4096];
+        match self.output.read(&mut buffer) {
+            Ok(0) => None,
+            Ok(length) => {
+                self.tail.extend(buffer.iter().take(length));
+                let heard = self.tail.windows(WORD.len()).any(|window| window == WORD);
+                let keep = if heard { 0 } else { WORD.len() - 1 };
+                self.tail.drain(..self.tail.len().saturating_sub(keep));
+                Some(heard)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(false),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // It has ended, or is of no use any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

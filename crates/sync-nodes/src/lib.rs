@@ -1,0 +1,128 @@
+//! `sync-nodes`: makes the registry equal to the member list, and publishes.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::lock::Lock;
+use lb_core::log::Reporter;
+use lb_core::members::MemberList;
+use lb_core::options::{LogOptions, PublishOptions, RoleOptions};
+use lb_core::publish::publish;
+use lb_core::quote::Quoted;
+use lb_core::registry::Registry;
+use lb_core::serf;
+use lb_core::sync::{Absent, Change, sync};
+
+mod follow;
+mod hints;
+
+const EXAMPLES: &str = "  docker exec ha sync-nodes
+  sync-nodes --follow --every 10s                   # in a run script
+  serf members -format=json | sync-nodes --from -";
+
+/// Make the registry equal to the member list, and publish.
+///
+/// Every alive member of the role is registered, everybody else is not; then haproxy.cfg is rendered and the running
+/// HAProxy made equal to it. Nothing is written where nothing differs. When there is no member list, the registry stays
+/// as it is. A node that the list does not have at all is kept while the agent knows no other member: an agent that has
+/// just started has not heard of the others yet.
+#[derive(Debug, Parser)]
+#[command(name = "sync-nodes", version, after_help = after_help(EXAMPLES))]
+pub struct SyncNodes {
+    /// Read the member list from a file, or - for standard input, instead of asking Serf
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["follow", "wait"])]
+    from: Option<PathBuf>,
+    /// Go on for ever: sync at once when Serf says that a member changed, and at the latest after --every
+    #[arg(long)]
+    follow: bool,
+    /// Longest time between two syncs of --follow
+    #[arg(long, env = "SYNC_EVERY", value_name = "TIME", default_value = "10s")]
+    every: humantime::Duration,
+    /// How long --follow keeps nodes that the list does not have while the agent knows no other member
+    #[arg(long, env = "SYNC_GRACE", value_name = "TIME", default_value = "30s")]
+    grace: humantime::Duration,
+    /// Try again for this long while there is no member list
+    #[arg(long, value_name = "TIME", default_value = "0s", conflicts_with = "follow")]
+    wait: humantime::Duration,
+    #[command(flatten)]
+    role: RoleOptions,
+    #[command(flatten)]
+    options: PublishOptions,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+impl Tool for SyncNodes {
+    const NAME: &'static str = "sync-nodes";
+
+    fn log(&self) -> &LogOptions {
+        &self.log
+    }
+}
+
+/// Runs the tool.
+///
+/// # Errors
+/// When there is no member list, or registry, file or process cannot be changed. With `--follow` these are only logged.
+pub fn run(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
+    if tool.follow {
+        return follow::follow(tool, reporter);
+    }
+    let absent = if tool.from.is_some() { Absent::Remove } else { Absent::KeepWhenAlone };
+    let list = tool.list_in_time()?;
+    tool.apply(&list, absent, reporter)
+}
+
+impl SyncNodes {
+    /// The member list; a failure is tried again until `--wait` is over.
+    fn list_in_time(&self) -> Result<MemberList> {
+        let deadline = Instant::now() + *self.wait;
+        loop {
+            match self.list() {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+                result => return result,
+            }
+        }
+    }
+
+    fn list(&self) -> Result<MemberList> {
+        let (json, source) = match self.from.as_deref() {
+            None => (serf::members()?, "serf members".to_owned()),
+            Some(path) if path.as_os_str() == "-" => {
+                let mut json = String::new();
+                io::stdin().read_to_string(&mut json).context("read standard input")?;
+                (json, "standard input".to_owned())
+            }
+            Some(path) => {
+                (fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?, path.display().to_string())
+            }
+        };
+        MemberList::parse(&json, &self.role.role).with_context(|| format!("{source} is no member list"))
+    }
+
+    /// Registry, file and process follow the list.
+    fn apply(&self, list: &MemberList, absent: Absent, reporter: &Reporter) -> Result<Exit> {
+        let lock = Lock::take(&self.options.process.config)?;
+        let change = sync(&Registry::new(&self.options.render.nodes_dir), list, absent)?;
+        say(&change, list, reporter);
+        reporter.published(&publish(&self.options, &lock)?);
+        Ok(if list.refused.is_empty() { Exit::Done } else { Exit::Refused })
+    }
+}
+
+fn say(change: &Change, list: &MemberList, reporter: &Reporter) {
+    for (name, reason) in &list.refused {
+        reporter.say(format_args!("member {} refused: {reason}", Quoted(name)));
+    }
+    for node in change.put.iter().filter_map(|name| list.nodes.get(name)) {
+        reporter.say(format_args!("{node} is there"));
+    }
+    for name in &change.removed {
+        reporter.say(format_args!("{name} is gone"));
+    }
+}
