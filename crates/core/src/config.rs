@@ -26,39 +26,34 @@ const SECTIONS: [&str; 18] = [
 ];
 
 /// Which server: `backend/name`, as HAProxy's command line has it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServerKey {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerKey<'a> {
     /// Name of the `backend` or `listen` section.
-    pub backend: String,
+    pub backend: &'a str,
     /// Name of the server.
-    pub server: String,
+    pub server: &'a str,
 }
 
-impl fmt::Display for ServerKey {
+impl fmt::Display for ServerKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.backend, self.server)
     }
 }
 
 /// What a `server` line says after the name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerLine {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLine<'a> {
     /// Address and port as written.
-    pub address: String,
-    /// All further words.
-    pub arguments: Vec<String>,
+    pub address: &'a str,
+    /// The rest of the line: all further words.
+    pub arguments: &'a str,
 }
 
-impl ServerLine {
-    fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let address = words.next()?.to_owned();
-        Some(Self { address, arguments: words.map(str::to_owned).collect() })
-    }
-
+impl<'a> ServerLine<'a> {
     /// The words without `weight` and its value: what can only be changed by making the server anew.
-    pub fn fixed(&self) -> impl Iterator<Item = &str> {
+    pub fn fixed(&self) -> impl Iterator<Item = &'a str> {
         let mut skip = 0;
-        self.arguments.iter().map(String::as_str).filter(move |&word| {
+        self.arguments.split_whitespace().filter(move |&word| {
             if skip == 0 && word == "weight" {
                 skip = 2;
             }
@@ -70,76 +65,86 @@ impl ServerLine {
 
     /// The value of `weight`, if the line has one.
     #[must_use]
-    pub fn weight(&self) -> Option<&str> {
-        let at = self.arguments.iter().position(|word| word == "weight")?;
-        self.arguments.get(at + 1).map(String::as_str)
+    pub fn weight(&self) -> Option<&'a str> {
+        self.arguments.split_whitespace().skip_while(|word| *word != "weight").nth(1)
     }
 
     /// Whether the line has the keyword `word`.
     #[must_use]
     pub fn has(&self, word: &str) -> bool {
-        self.arguments.iter().any(|argument| argument == word)
+        self.arguments.split_whitespace().any(|argument| argument == word)
     }
 }
 
-impl fmt::Display for ServerLine {
+impl fmt::Display for ServerLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.address)?;
-        self.arguments.iter().try_for_each(|word| write!(f, " {word}"))
+        f.write_str(self.address)?;
+        self.arguments.split_whitespace().try_for_each(|word| write!(f, " {word}"))
     }
+}
+
+/// Splits off the first word of a line.
+fn word(line: &str) -> (&str, &str) {
+    let line = line.trim_ascii_start();
+    let end = line.bytes().position(|b| b.is_ascii_whitespace()).unwrap_or(line.len());
+    line.split_at(end)
+}
+
+/// Reads what a `server` line has after that keyword: the server's name, its address, and the rest.
+#[must_use]
+pub fn parse_server(line: &str) -> Option<(&str, ServerLine<'_>)> {
+    let (server, rest) = word(line);
+    let (address, arguments) = word(rest);
+    (!address.is_empty()).then(|| (server, ServerLine { address, arguments: arguments.trim_ascii() }))
 }
 
 /// A configuration, split into what can be changed at run time and what cannot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {
+pub struct Config<'a> {
     /// The servers of all `backend` and `listen` sections.
-    pub servers: BTreeMap<ServerKey, ServerLine>,
+    pub servers: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
     /// All other lines, without comments and indentation.
-    pub rest: String,
+    pub rest: Vec<&'a str>,
     /// Sections whose servers take defaults from a `default-server` line, which a server added at run time does not.
-    pub with_defaults: Vec<String>,
+    pub with_defaults: Vec<&'a str>,
     /// Why the servers cannot be told apart by this simple reading, if so.
     pub irregular: Option<String>,
 }
 
-impl Config {
+impl<'a> Config<'a> {
     /// Reads the text of a configuration. Any text can be read; whether it is valid is HAProxy's to say.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub fn parse(text: &'a str) -> Self {
         let mut config = Self::default();
         let mut section = Section::default();
         for line in text.lines().map(without_comment).filter(|line| !line.is_empty()) {
-            let mut words = line.split_whitespace();
-            let first = words.next().unwrap_or("");
+            let (first, rest) = word(line);
+            if first == "server" && section.has_servers {
+                config.add_server(&section, rest);
+                continue;
+            }
             if SECTIONS.contains(&first) {
-                section.begin(first, words.clone().next());
+                section.begin(first, word(rest).0);
                 config.check_section(&section);
             }
-            match first {
-                "server" if section.has_servers => config.add_server(&section, line, words),
-                _ => {
-                    section.note(first, &mut config);
-                    config.rest.push_str(line);
-                    config.rest.push('\n');
-                }
-            }
+            section.note(first, &mut config);
+            config.rest.push(line);
         }
         config
     }
 
-    fn add_server<'a>(&mut self, section: &Section, line: &str, mut words: impl Iterator<Item = &'a str>) {
+    fn add_server(&mut self, section: &Section<'a>, line: &'a str) {
         // Quotes, escapes and variables would need HAProxy's own reading of the line.
-        if line.contains(['"', '\'', '\\', '$', ';']) {
+        if line.bytes().any(|b| matches!(b, b'"' | b'\'' | b'\\' | b'$' | b';')) {
             self.irregular.get_or_insert_with(|| format!("a server line of {} has quotes, escapes or variables", section.name));
         }
-        let key = words.next().map(|server| ServerKey { backend: section.name.clone(), server: server.to_owned() });
-        match (key, ServerLine::parse(words)) {
-            (Some(key), Some(server)) => {
-                if self.servers.insert(key.clone(), server).is_some() {
-                    self.irregular.get_or_insert_with(|| format!("server {key} is there twice"));
-                }
-            }
-            _ => drop(self.irregular.get_or_insert_with(|| format!("a server line of {} has no address", section.name))),
+        let Some((server, line)) = parse_server(line) else {
+            self.irregular.get_or_insert_with(|| format!("a server line of {} has no address", section.name));
+            return;
+        };
+        let key = ServerKey { backend: section.name, server };
+        if self.servers.insert(key, line).is_some() {
+            self.irregular.get_or_insert_with(|| format!("server {key} is there twice"));
         }
     }
 
@@ -152,8 +157,8 @@ impl Config {
 
 /// The section that is being read.
 #[derive(Default)]
-struct Section {
-    name: String,
+struct Section<'a> {
+    name: &'a str,
     /// It is a `backend` or `listen`: `server` in a `peers` section is something else.
     has_servers: bool,
     is_defaults: bool,
@@ -161,15 +166,15 @@ struct Section {
     inherits_defaults: bool,
 }
 
-impl Section {
-    fn begin(&mut self, keyword: &str, name: Option<&str>) {
-        self.name = name.unwrap_or("").to_owned();
+impl<'a> Section<'a> {
+    fn begin(&mut self, keyword: &str, name: &'a str) {
+        self.name = name;
         self.has_servers = matches!(keyword, "backend" | "listen");
         self.is_defaults = keyword == "defaults";
     }
 
     /// Notes what a line other than `server` means for the servers of the section.
-    fn note(&mut self, keyword: &str, config: &mut Config) {
+    fn note(&mut self, keyword: &str, config: &mut Config<'a>) {
         match keyword {
             "default-server" if self.is_defaults => self.inherits_defaults = true,
             "server-template" if self.has_servers => {
@@ -177,20 +182,22 @@ impl Section {
             }
             _ => {}
         }
-        if self.has_servers
-            && (keyword == "default-server" || self.inherits_defaults)
-            && !config.with_defaults.contains(&self.name)
-        {
-            config.with_defaults.push(self.name.clone());
+        let has_defaults = self.has_servers && (keyword == "default-server" || self.inherits_defaults);
+        if has_defaults && !config.with_defaults.contains(&self.name) {
+            config.with_defaults.push(self.name);
         }
     }
 }
 
 /// The line without comment and surrounding white space.
 fn without_comment(line: &str) -> &str {
-    // In a line with quotes or escapes, `#` may be meant; keeping a comment there only costs a reload when it changes.
-    let end = if line.contains(['"', '\'', '\\']) && !line.trim_start().starts_with('#') { None } else { line.find('#') };
-    end.and_then(|end| line.get(..end)).unwrap_or(line).trim()
+    let line = line.trim_ascii();
+    let special = line.bytes().position(|b| matches!(b, b'#' | b'"' | b'\'' | b'\\'));
+    match special.and_then(|at| line.split_at_checked(at)) {
+        Some((text, comment)) if comment.starts_with('#') => text.trim_ascii_end(),
+        // After a quote or an escape, `#` may be meant; keeping a comment there only costs a reload when it changes.
+        _ => line,
+    }
 }
 
 #[cfg(test)]
@@ -213,9 +220,9 @@ peers p
     server local
 ";
 
-    fn key(text: &str) -> ServerKey {
+    fn key(text: &str) -> ServerKey<'_> {
         let (backend, server) = text.split_once('/').unwrap();
-        ServerKey { backend: backend.to_owned(), server: server.to_owned() }
+        ServerKey { backend, server }
     }
 
     #[test]
@@ -224,7 +231,11 @@ peers p
         assert_eq!(config.servers.len(), 2);
         assert_eq!(config.servers[&key("nodes/s1")].to_string(), "172.18.0.2:3000 check weight 50 cookie s1");
         assert_eq!(config.servers[&key("nodes/s2")].to_string(), "172.18.0.3:3000 check");
-        assert!(config.rest.contains("server local") && !config.rest.contains("172.18"), "{}", config.rest);
+        assert!(
+            config.rest.contains(&"server local") && !config.rest.iter().any(|line| line.contains("172.18")),
+            "{:?}",
+            config.rest
+        );
         assert_eq!(config.irregular, None);
     }
 

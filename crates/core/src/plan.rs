@@ -21,8 +21,8 @@ pub enum Plan {
 /// One command to the worker about one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The server.
-    pub key: ServerKey,
+    /// The server, `<backend>/<name>`.
+    pub server: String,
     /// What is done to it.
     pub action: Action,
 }
@@ -55,7 +55,7 @@ pub enum Action {
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = &self.key;
+        let key = &self.server;
         match &self.action {
             Action::Add(line) => write!(f, "add server {key} {line}"),
             Action::Check => write!(f, "enable health {key}"),
@@ -84,7 +84,7 @@ impl Action {
 /// Compares what shall run with what runs: `running` is what the worker is known to have read, `servers` what it
 /// has now, whoever changed it.
 #[must_use]
-pub fn plan(wanted: &Config, running: Option<&Running>, servers: &BTreeMap<ServerKey, Server>) -> Plan {
+pub fn plan(wanted: &Config<'_>, running: Option<&Running>, servers: &BTreeMap<ServerKey<'_>, Server>) -> Plan {
     let Some(running) = running else {
         return Plan::Reload("it is not known what this HAProxy process has read".to_owned());
     };
@@ -96,24 +96,24 @@ pub fn plan(wanted: &Config, running: Option<&Running>, servers: &BTreeMap<Serve
         let same = known.servers == wanted.servers && known.irregular == wanted.irregular;
         return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
     }
-    Comparison { wanted, known: &known, leaving: &running.leaving, servers }.plan()
+    Comparison { wanted, known: &known, leaving: running.leaving().collect(), servers }.plan()
 }
 
-fn first_difference(known: &str, wanted: &str) -> String {
-    let mut known = known.lines();
-    for line in wanted.lines() {
+fn first_difference(known: &[&str], wanted: &[&str]) -> String {
+    let mut known = known.iter();
+    for line in wanted {
         if known.next() != Some(line) {
             return format!("line {} is new or changed", Quoted(line));
         }
     }
-    format!("line {} is gone", Quoted(known.next().unwrap_or("")))
+    format!("line {} is gone", Quoted(known.next().unwrap_or(&"")))
 }
 
 struct Comparison<'a> {
-    wanted: &'a Config,
-    known: &'a Config,
-    leaving: &'a BTreeMap<ServerKey, ServerLine>,
-    servers: &'a BTreeMap<ServerKey, Server>,
+    wanted: &'a Config<'a>,
+    known: &'a Config<'a>,
+    leaving: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
+    servers: &'a BTreeMap<ServerKey<'a>, Server>,
 }
 
 impl Comparison<'_> {
@@ -121,27 +121,30 @@ impl Comparison<'_> {
         let mut commands = Vec::new();
         for (key, line) in &self.wanted.servers {
             match self.server(key, line) {
-                Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { key: key.clone(), action })),
+                Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { server: key.to_string(), action })),
                 Err(reason) => return Plan::Reload(reason),
             }
         }
         // New servers come first, so that there is always one to take over.
         for (key, server) in self.servers.iter().filter(|(key, _)| !self.wanted.servers.contains_key(key)) {
             let maintain = (!server.is_in_maintenance()).then_some(Action::Maintain);
-            commands
-                .extend(maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { key: key.clone(), action }));
+            commands.extend(
+                maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.to_string(), action }),
+            );
         }
         Plan::Commands(commands)
     }
 
     /// What must be done for one server of the file.
-    fn server(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
+    fn server(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
         let Some(server) = self.servers.get(key) else {
             return self.add(key, line);
         };
         let known = self.known.servers.get(key).or_else(|| self.leaving.get(key));
-        let moved = match (known, endpoint(&line.address)) {
-            (Some(known), _) if !known.fixed().eq(line.fixed()) => return self.replace(key, line),
+        let moved = match (known, endpoint(line.address)) {
+            (Some(known), _) if known.arguments != line.arguments && !known.fixed().eq(line.fixed()) => {
+                return self.replace(key, line);
+            }
             (None, _) => return self.replace(key, line),
             (Some(_), Some((address, port))) if (server.address, server.port) == (Some(address), port) => None,
             (Some(_), Some((address, port))) => Some(Action::Move { address, port }),
@@ -153,7 +156,7 @@ impl Comparison<'_> {
         Ok([moved, self.weigh(key, line, server), check, ready].into_iter().flatten().collect())
     }
 
-    fn weigh(&self, key: &ServerKey, line: &ServerLine, server: &Server) -> Option<Action> {
+    fn weigh(&self, key: &ServerKey<'_>, line: &ServerLine<'_>, server: &Server) -> Option<Action> {
         let written = match line.weight() {
             Some(text) => text.parse().ok()?,
             None if self.has_defaults(key) => return None,
@@ -162,7 +165,7 @@ impl Comparison<'_> {
         (server.weight != written).then_some(Action::Weigh(written))
     }
 
-    fn add(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
+    fn add(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
         if self.has_defaults(key) {
             return Err(format!("server {key} is new, and a server added at run time ignores default-server"));
         }
@@ -171,13 +174,13 @@ impl Comparison<'_> {
         Ok([Some(Action::Add(line.to_string())), check, ready].into_iter().flatten().collect())
     }
 
-    fn replace(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
+    fn replace(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
         let mut actions = vec![Action::Maintain, Action::Delete];
         actions.extend(self.add(key, line)?);
         Ok(actions)
     }
 
-    fn has_defaults(&self, key: &ServerKey) -> bool {
+    fn has_defaults(&self, key: &ServerKey<'_>) -> bool {
         self.wanted.with_defaults.contains(&key.backend)
     }
 }
@@ -202,17 +205,17 @@ mod tests {
     }
 
     /// `name address port admin_state weight check_state`
-    fn actual(servers: &[(&str, &str, u16, u32, u32, u32)]) -> BTreeMap<ServerKey, Server> {
+    fn actual(servers: &[(&str, &str, u16, u32, u32, u32)]) -> String {
         let mut text = "1\n# be_name srv_name srv_addr srv_port srv_admin_state srv_uweight srv_check_state\n".to_owned();
         for (name, address, port, admin, weight, check) in servers {
             text.push_str(&format!("nodes {name} {address} {port} {admin} {weight} {check}\n"));
         }
-        parse_servers(&text).unwrap()
+        text
     }
 
     fn run(wanted: &str, known: &str, leaving: &[&str], servers: &[(&str, &str, u16, u32, u32, u32)]) -> Vec<String> {
-        let running = Running { text: known.to_owned(), leaving: Config::parse(&config(leaving)).servers };
-        match plan(&Config::parse(wanted), Some(&running), &actual(servers)) {
+        let running = Running { text: known.to_owned(), leaving: leaving.iter().map(|line| format!("nodes/{line}")).collect() };
+        match plan(&Config::parse(wanted), Some(&running), &parse_servers(&actual(servers)).unwrap()) {
             Plan::Commands(commands) => commands.iter().map(ToString::to_string).collect(),
             Plan::Reload(reason) => vec![format!("reload: {reason}")],
         }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::{fs, io};
 
-use crate::config::{Config, ServerKey};
-use crate::haproxy::{self, HaproxyError, Session};
+use crate::config::Config;
+use crate::haproxy::{self, HaproxyError, Session, parse_servers};
 use crate::lock::{Lock, LockError};
 use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
 use crate::plan::{Action, Command, Plan, plan};
@@ -18,6 +18,8 @@ use crate::running::{Running, record_path};
 
 /// Permissions of the configuration file: everybody in the container may look at it.
 const MODE: u32 = 0o644;
+/// What a worker is asked for the servers that it has.
+const SERVERS: &str = "show servers state";
 
 /// Why file and process stay as they were.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +201,8 @@ impl<'a> Target<'a> {
 
     fn plan(&self, session: &mut Session) -> Result<(Plan, Option<Running>), PublishError> {
         let running = Running::load(&self.record, session.worker());
-        let servers = session.servers()?;
+        let answer = session.ask(SERVERS)?;
+        let servers = parse_servers(&answer).ok_or_else(|| session.unexpected(SERVERS))?;
         Ok((plan(&Config::parse(&self.text), running.as_ref(), &servers), running))
     }
 
@@ -207,8 +210,8 @@ impl<'a> Target<'a> {
     /// checked parts.
     fn write(&self) -> Result<(), PublishError> {
         let Some(staged) = self.stage()? else { return Ok(()) };
-        let rest = |text: &str| (Config::parse(text).rest, Config::parse(text).irregular);
-        if self.old.as_deref().map(rest) != Some(rest(&self.text)) {
+        let (old, new) = (self.old.as_deref().map(Config::parse), Config::parse(&self.text));
+        if !old.is_some_and(|old| old.rest == new.rest && old.irregular == new.irregular) {
             self.check()?;
         }
         self.commit(staged)
@@ -218,13 +221,17 @@ impl<'a> Target<'a> {
     fn run(&mut self, commands: Vec<Command>, running: Option<&Running>, session: &mut Session) -> Result<Applied, PublishError> {
         // A full disk shows here, before anything is changed.
         let staged = self.stage()?;
+        // Only a changed template makes servers anew, and it may be wrong: a server that works must not be lost for it.
+        if commands.iter().any(|command| command.action == Action::Delete) {
+            self.check()?;
+        }
         let (mut done, mut kept) = (Vec::new(), Vec::new());
         for command in commands {
             let answer = session.ask(&command.to_string())?;
             if command.action.is_done(&answer) {
                 done.push(command);
             } else if command.action == Action::DeleteWhenIdle {
-                kept.push(command.key);
+                kept.push(command.server);
             } else {
                 drop(staged);
                 return self.reload(format!("HAProxy answers '{answer}' to '{command}'"), true);
@@ -237,13 +244,20 @@ impl<'a> Target<'a> {
         Ok(if done.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
     }
 
-    /// Records what runs after commands, if that differs from what is recorded.
-    fn note(&self, before: Option<&Running>, kept: &[ServerKey], session: &Session) -> Result<(), PublishError> {
-        let known = before.map(|running| Config::parse(&running.text).servers).unwrap_or_default();
-        let line = |key: &ServerKey| known.get(key).or_else(|| before?.leaving.get(key)).cloned();
-        let leaving = kept.iter().filter_map(|key| Some((key.clone(), line(key)?))).collect();
-        let running = Running { text: self.text.clone(), leaving };
-        if before == Some(&running) { Ok(()) } else { self.store(&running, session) }
+    /// Records what runs after commands, if that differs from what is recorded. `kept` are the servers that wait for
+    /// their last connections.
+    fn note(&self, before: Option<&Running>, kept: &[String], session: &Session) -> Result<(), PublishError> {
+        let Some(before) = before else { return Ok(()) };
+        let mut leaving = Vec::new();
+        if !kept.is_empty() {
+            let known = Config::parse(&before.text).servers;
+            let all = known.into_iter().chain(before.leaving()).map(|(key, line)| (key.to_string(), line));
+            leaving.extend(all.filter(|(key, _)| kept.contains(key)).map(|(key, line)| format!("{key} {line}")));
+        }
+        if before.text == self.text && before.leaving == leaving {
+            return Ok(());
+        }
+        self.store(&Running { text: self.text.clone(), leaving }, session)
     }
 
     /// Replaces the file after HAProxy found it valid, and lets HAProxy read it. `touched` says that the process was
@@ -255,7 +269,7 @@ impl<'a> Target<'a> {
         }
         let session = result?;
         if let Some(session) = session {
-            self.store(&Running { text: self.text.clone(), leaving: BTreeMap::new() }, &session)?;
+            self.store(&Running { text: self.text.clone(), leaving: Vec::new() }, &session)?;
         }
         Ok(Applied::Reload(reason))
     }

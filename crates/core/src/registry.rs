@@ -13,7 +13,7 @@ use crate::node::{Node, NodeName};
 use crate::replace::{remove_if_there, replace};
 
 /// Longest node file that is read, in bytes; the longest valid line has about 240.
-const LONGEST: u64 = 1024;
+const LONGEST: usize = 1024;
 
 /// Why the registry could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,8 @@ impl Registry {
             if hidden {
                 continue;
             }
-            match read_node(entry.path()) {
+            let node = if entry.file_type().is_file() { read_node(entry.path()) } else { Err("not a plain file".to_owned()) };
+            match node {
                 Ok(node) => drop(listing.nodes.insert(node.name.clone(), node)),
                 Err(reason) => listing.skipped.push((entry.into_path(), reason)),
             }
@@ -106,23 +107,15 @@ impl Registry {
     }
 }
 
-/// Reads one node file. It must be a plain file: a link is not followed, a fifo does not block.
+/// Reads one node file. A link is not followed, a fifo does not block.
 fn read_node(path: &Path) -> Result<Node, String> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file =
-        OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| match error.raw_os_error() {
-            Some(code) if code == nix::errno::Errno::ELOOP as i32 => "a link".to_owned(),
-            _ => error.to_string(),
-        })?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("not a plain file".to_owned());
-    }
-    if metadata.len() > LONGEST {
-        return Err(format!("longer than {LONGEST} bytes"));
-    }
-    let mut line = String::new();
-    file.take(LONGEST).read_to_string(&mut line).map_err(|error| error.to_string())?;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| error.to_string())?;
+    // One read: a file that is not there whole, or is longer than the buffer, is no valid line.
+    let mut buffer = [0; LONGEST];
+    let length = file.read(&mut buffer).map_err(|error| error.to_string())?;
+    let line = buffer.get(..length).filter(|line| line.len() < LONGEST).ok_or_else(|| format!("longer than {LONGEST} bytes"))?;
+    let line = std::str::from_utf8(line).map_err(|error| error.to_string())?;
     let node: Node = line.parse().map_err(|error: crate::node::NodeError| error.to_string())?;
     if path.file_name().is_some_and(|name| name == node.name.as_str()) {
         Ok(node)

@@ -4,12 +4,10 @@
 //! one, or changes a server, records it. The record names the worker by process id and start time: after a restart,
 //! or a reload by somebody else, it holds no more, and it is simply not known what runs.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use crate::config::{Config, ServerKey, ServerLine};
+use crate::config::{ServerKey, ServerLine, parse_server};
 use crate::replace::replace;
 
 /// One process, told from an earlier one with the same id.
@@ -38,8 +36,9 @@ impl Worker {
 pub struct Running {
     /// The text of the configuration that it runs in effect.
     pub text: String,
-    /// Servers that are no more in the configuration and wait, in maintenance, for their last connections to end.
-    pub leaving: BTreeMap<ServerKey, ServerLine>,
+    /// Servers that are no more in the configuration and wait, in maintenance, for their last connections to end:
+    /// `<backend>/<server> <address> <arguments>` of each.
+    pub leaving: Vec<String>,
 }
 
 impl Running {
@@ -52,12 +51,17 @@ impl Running {
         if head.next()? != first_line(worker) {
             return None;
         }
-        let leaving = head.map(|line| {
-            // The same reading as for a configuration, so that a line means the same.
-            let (backend, server) = line.strip_prefix("leaving ")?.split_once('/')?;
-            Config::parse(&format!("backend {backend}\nserver {server}")).servers.pop_first()
-        });
+        let leaving = head.map(|line| line.strip_prefix("leaving ").map(str::to_owned));
         Some(Self { text: text.to_owned(), leaving: leaving.collect::<Option<_>>()? })
+    }
+
+    /// The leaving servers, read.
+    pub fn leaving(&self) -> impl Iterator<Item = (ServerKey<'_>, ServerLine<'_>)> {
+        self.leaving.iter().filter_map(|line| {
+            let (backend, rest) = line.split_once('/')?;
+            let (server, line) = parse_server(rest)?;
+            Some((ServerKey { backend, server }, line))
+        })
     }
 
     /// Records that `worker` runs this.
@@ -66,9 +70,9 @@ impl Running {
     /// Those of the file system.
     pub fn store(&self, path: &Path, worker: Worker) -> io::Result<()> {
         let mut record = first_line(worker);
-        for (key, line) in &self.leaving {
-            // Writing to a string cannot fail.
-            let _ = write!(record, "\nleaving {key} {line}");
+        for line in &self.leaving {
+            record.push_str("\nleaving ");
+            record.push_str(line);
         }
         record.push_str("\n\n");
         record.push_str(&self.text);
@@ -95,8 +99,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("running.cfg");
         let worker = Worker::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
-        let config = Config::parse("backend nodes\nserver s1 172.18.0.2:3000 check weight 5\n");
-        let running = Running { text: "global\n\n    maxconn 5\n".to_owned(), leaving: config.servers };
+        let leaving = vec!["nodes/s1 172.18.0.2:3000 check weight 5".to_owned()];
+        let running = Running { text: "global\n\n    maxconn 5\n".to_owned(), leaving };
+        let (key, line) = running.leaving().next().unwrap();
+        assert_eq!(format!("{key} {line}"), running.leaving[0]);
         running.store(&path, worker).unwrap();
         assert_eq!(Running::load(&path, worker), Some(running));
         assert_eq!(Running::load(&path, Worker { start: worker.start + 1, ..worker }), None);
@@ -108,7 +114,7 @@ mod tests {
         let path = dir.path().join("running.cfg");
         let worker = Worker { pid: 7, start: 9 };
         assert_eq!(Running::load(&path, worker), None);
-        for torn in ["", "worker 7 9", "worker 7 9\nleaving nodes\n\ntext"] {
+        for torn in ["", "worker 7 9", "worker 7 9\nleft nodes/s1\n\ntext"] {
             fs::write(&path, torn).unwrap();
             assert_eq!(Running::load(&path, worker), None, "{torn:?}");
         }

@@ -95,13 +95,8 @@ pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
 
 impl SerfRun {
     fn agent(&self) -> Result<Agent> {
-        let hostname = || nix::unistd::gethostname().context("ask for the hostname");
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => hostname()?.to_string_lossy().into_owned(),
-        };
         Ok(Agent {
-            node_name: name,
+            node_name: self.member_name()?,
             bind: self.bind.clone(),
             rpc_addr: self.rpc.clone(),
             tags: self.tag.iter().cloned().chain([("role".to_owned(), self.role.clone())]).collect(),
@@ -111,6 +106,20 @@ impl SerfRun {
             snapshot_path: self.dir.join("snapshot"),
             encrypt_key: env::var("SERF_ENCRYPT_KEY").ok().filter(|key| !key.is_empty()),
         })
+    }
+}
+
+impl SerfRun {
+    /// The name to join under. While the cluster still knows a dead member of this name under another address, Serf
+    /// makes the newcomer quit, and would refuse the name for another half minute: then the name gets a number.
+    fn member_name(&self) -> Result<String> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => nix::unistd::gethostname().context("ask for the hostname")?.to_string_lossy().into_owned(),
+        };
+        // The service's finish script adds a line whenever the agent quits by itself.
+        let refused = fs::read_to_string(self.dir.join("name-refused")).map_or(0, |lines| lines.lines().count());
+        Ok(if refused == 0 { name } else { format!("{name}-{}", refused + 1) })
     }
 }
 

@@ -48,32 +48,36 @@ impl Server {
     }
 }
 
+/// Names of the columns that are read, in the order in which [`parse_line`] takes them.
+const COLUMNS: [&str; 7] = ["be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state", "srv_check_state"];
+
 /// Reads the answer to `show servers state`, or tells `None` when it is not one. Columns are found by their names.
 #[must_use]
-pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey, Server>> {
+pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey<'_>, Server>> {
     let mut lines = answer.lines();
     lines.next().filter(|version| *version == "1")?;
     let names: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
-    let column = |name: &str| names.iter().position(|other| *other == name);
-    let (backend, server) = (column("be_name")?, column("srv_name")?);
-    let (address, port, weight) = (column("srv_addr")?, column("srv_port")?, column("srv_uweight")?);
-    let (admin, check) = (column("srv_admin_state")?, column("srv_check_state")?);
-    let read = |line: &str| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let word = |at: usize| words.get(at).copied();
-        let key = ServerKey { backend: word(backend)?.to_owned(), server: word(server)?.to_owned() };
-        Some((
-            key,
-            Server {
-                address: word(address)?.parse().ok(),
-                port: word(port)?.parse().ok()?,
-                weight: word(weight)?.parse().ok()?,
-                admin_state: word(admin)?.parse().ok()?,
-                check_state: word(check)?.parse().ok()?,
-            },
-        ))
+    // For each column of the answer, which of ours it is.
+    let wanted: Vec<Option<usize>> = names.iter().map(|name| COLUMNS.iter().position(|column| column == name)).collect();
+    lines.filter(|line| !line.is_empty()).map(|line| parse_line(line, &wanted)).collect()
+}
+
+fn parse_line<'a>(line: &'a str, wanted: &[Option<usize>]) -> Option<(ServerKey<'a>, Server)> {
+    let mut words = [None; COLUMNS.len()];
+    for (word, wanted) in line.split(' ').zip(wanted) {
+        if let Some(place) = wanted.and_then(|at| words.get_mut(at)) {
+            *place = Some(word);
+        }
+    }
+    let [backend, server, address, port, weight, admin_state, check_state] = words;
+    let server_state = Server {
+        address: address?.parse().ok(),
+        port: port?.parse().ok()?,
+        weight: weight?.parse().ok()?,
+        admin_state: admin_state?.parse().ok()?,
+        check_state: check_state?.parse().ok()?,
     };
-    lines.filter(|line| !line.is_empty()).map(read).collect()
+    Some((ServerKey { backend: backend?, server: server? }, server_state))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! A conversation on HAProxy's command line sockets.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
@@ -11,9 +10,7 @@ use std::time::Instant;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::TimeVal;
 
-use super::servers::{Server, parse_servers};
 use super::{HaproxyError, LIMIT};
-use crate::config::ServerKey;
 use crate::running::Worker;
 
 /// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
@@ -139,15 +136,10 @@ impl Session {
         self.connection.ask(command)
     }
 
-    /// All servers that the worker has now.
-    ///
-    /// # Errors
-    /// [`HaproxyError`] when the worker does not answer, or not in the known form.
-    pub fn servers(&mut self) -> Result<BTreeMap<ServerKey, Server>, HaproxyError> {
-        let command = "show servers state";
-        let answer = self.ask(command)?;
-        parse_servers(&answer)
-            .ok_or_else(|| HaproxyError::Answer { path: self.connection.path.clone(), command: command.to_owned() })
+    /// The error for an answer that this version of HAProxy does not give.
+    #[must_use]
+    pub fn unexpected(&self, command: &str) -> HaproxyError {
+        HaproxyError::Answer { path: self.connection.path.clone(), command: command.to_owned() }
     }
 }
 

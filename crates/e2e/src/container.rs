@@ -1,0 +1,111 @@
+//! One container.
+
+use std::process::Output;
+
+use crate::docker::{docker, text, try_docker};
+
+/// A container of the test, removed when the value is dropped.
+#[derive(Debug)]
+pub struct Container {
+    /// Its name, for the command line of Docker.
+    pub name: String,
+}
+
+impl Container {
+    /// Runs a command in it, with this text on its standard input, and returns what it did.
+    #[must_use]
+    pub fn try_exec(&self, command: &[&str], input: &str) -> Output {
+        let arguments: Vec<&str> = ["exec", "-i", &self.name].iter().chain(command).copied().collect();
+        try_docker(&arguments, input)
+    }
+
+    /// Runs a command in it and returns its standard output.
+    ///
+    /// # Panics
+    /// When the command fails.
+    #[must_use]
+    pub fn exec(&self, command: &[&str]) -> String {
+        let output = self.try_exec(command, "");
+        assert!(output.status.success(), "{}: {command:?}: {}", self.name, text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// What it has printed so far, on both outputs.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let output = try_docker(&["logs", &self.name], "");
+        text(&output.stdout) + &text(&output.stderr)
+    }
+
+    /// One piece of `docker inspect`, by its template.
+    #[must_use]
+    pub fn inspect(&self, template: &str) -> String {
+        docker(&["inspect", "--format", template, &self.name])
+    }
+
+    /// Its address on its network, empty when it does not run.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+    }
+
+    /// Its hostname, which is its name in the cluster.
+    #[must_use]
+    pub fn member(&self) -> String {
+        self.inspect("{{.Config.Hostname}}")
+    }
+
+    /// The line of its registry file.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{} {}", self.member(), self.address())
+    }
+
+    /// Port of this machine that leads to a port of the container.
+    #[must_use]
+    pub fn port(&self, inside: u16) -> u16 {
+        let published = docker(&["port", &self.name, &inside.to_string()]);
+        published.lines().next().and_then(|line| line.rsplit(':').next()?.parse().ok()).expect("a published port")
+    }
+
+    /// `docker stop`, with Docker's own 10 s of grace.
+    pub fn stop(&self) {
+        let _ = docker(&["stop", &self.name]);
+    }
+
+    /// `docker kill`.
+    pub fn kill(&self) {
+        let _ = docker(&["kill", &self.name]);
+    }
+
+    /// `docker start`.
+    pub fn start(&self) {
+        let _ = docker(&["start", &self.name]);
+    }
+
+    /// `docker rm -f`.
+    pub fn remove(&self) {
+        let _ = docker(&["rm", "-f", &self.name]);
+    }
+
+    /// Kills the service's process, not its supervisor.
+    pub fn kill_service(&self, service: &str) {
+        let _ = self.exec(&["s6-svc", "-k", &format!("/var/run/s6/services/{service}")]);
+    }
+
+    /// Process id of a service, or `None` while it is down.
+    #[must_use]
+    pub fn service_pid(&self, service: &str) -> Option<u32> {
+        let output = self.try_exec(&["s6-svstat", "-o", "pid", &format!("/var/run/s6/services/{service}")], "");
+        text(&output.stdout).trim().parse().ok()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- logs of {} ----\n{}", self.name, self.logs());
+        }
+        let _ = try_docker(&["rm", "-f", "-v", &self.name], "");
+    }
+}

@@ -1,0 +1,121 @@
+//! A lab of the test's own.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::balancer::Balancer;
+use crate::container::Container;
+use crate::docker::{docker, try_docker};
+
+/// How containers are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// As `start-containers.sh` does: the alias `serf-cluster`, read-only, no capability.
+    Hardened,
+    /// As the lab's own lines do: no option but the network. (The balancer is known by the alias `ha`, which stands for
+    /// the container name that a second lab on this machine cannot have.)
+    Plain,
+}
+
+const HARDENED: [&str; 17] = [
+    "--network-alias",
+    "serf-cluster",
+    "--read-only",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges",
+    "--tmpfs",
+    "/run:exec,uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/tmp:uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/nodes:uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/usr/local/etc/haproxy:uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/var/log:uid=10001,gid=10001,mode=0755",
+];
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A network with containers on it, removed at the end of the test.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    look: Look,
+}
+
+impl Lab {
+    /// A new network; containers are started with this look.
+    #[must_use]
+    pub fn new(look: Look) -> Self {
+        let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let _ = docker(&["network", "create", &name]);
+        Self { name, look }
+    }
+
+    /// Name of the network, which begins the names of all containers.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts a balancer with its three ports published on loopback.
+    #[must_use]
+    pub fn balancer(&self, name: &str) -> Balancer {
+        self.balancer_with(name, &[])
+    }
+
+    /// Starts a balancer with further options of `docker run`.
+    #[must_use]
+    pub fn balancer_with(&self, name: &str, options: &[&str]) -> Balancer {
+        let ports = ["-p", "127.0.0.1::80", "-p", "127.0.0.1::1936", "-p", "127.0.0.1::9999", "--network-alias", "ha"];
+        let options: Vec<&str> = ports.iter().chain(options).copied().collect();
+        Balancer { container: self.run("softengheigvd/ha", name, &options) }
+    }
+
+    /// Starts a web application node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Container {
+        self.node_with(name, &[])
+    }
+
+    /// Starts a web application node with further options of `docker run`.
+    #[must_use]
+    pub fn node_with(&self, name: &str, options: &[&str]) -> Container {
+        self.run("softengheigvd/webapp", name, options)
+    }
+
+    /// Starts a balancer and this many nodes, and waits until all take traffic.
+    #[must_use]
+    pub fn with_nodes(look: Look, count: usize) -> (Self, Balancer, Vec<Container>) {
+        let lab = Self::new(look);
+        let balancer = lab.balancer("ha");
+        let nodes: Vec<Container> = (1..=count).map(|number| lab.node(&format!("s{number}"))).collect();
+        balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 20);
+        (lab, balancer, nodes)
+    }
+
+    fn run(&self, image: &str, name: &str, options: &[&str]) -> Container {
+        let name = format!("{}-{name}", self.name);
+        let mut arguments = vec!["run", "-d", "--network", &self.name, "--name", &name];
+        if self.look == Look::Hardened {
+            arguments.extend(HARDENED);
+        }
+        arguments.extend(options);
+        arguments.push(image);
+        let _ = docker(&arguments);
+        Container { name }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Containers that the test still holds go with it.
+        let left = docker(&["ps", "-aq", "--filter", &format!("network={}", self.name)]);
+        for id in left.lines() {
+            let _ = try_docker(&["rm", "-f", "-v", id], "");
+        }
+        let _ = try_docker(&["network", "rm", &self.name], "");
+    }
+}

@@ -1,0 +1,179 @@
+//! Nodes come and go, and the balancer follows.
+
+use std::collections::BTreeSet;
+
+use e2e::docker::docker;
+use e2e::wait::same;
+use e2e::{Lab, Look, eventually};
+
+#[test]
+fn two_nodes_answer_in_turn_and_sessions_stick() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let hosts: BTreeSet<String> = nodes.iter().map(|node| node.member()).collect();
+
+    let seen: BTreeSet<String> = (0..10).map(|_| balancer.get("/", None).unwrap().host().unwrap()).collect();
+    assert_eq!(seen, hosts);
+
+    for _ in 0..4 {
+        let first = balancer.get("/", None).unwrap();
+        let cookie = first.cookie.clone().expect("a new session sets its cookie");
+        assert!(cookie.starts_with(&format!("NODESESSID={}~", first.host().unwrap())), "{cookie}");
+        for views in 2..6 {
+            let next = balancer.get("/", Some(&cookie)).unwrap();
+            assert_eq!(next.host().unwrap(), first.host().unwrap());
+            assert_eq!(next.field("sessionViews").unwrap(), views.to_string());
+        }
+    }
+}
+
+#[test]
+fn third_to_fifth_node_join_with_the_lab_s_line() {
+    let (lab, balancer, mut nodes) = Lab::with_nodes(Look::Plain, 2);
+    for number in 3..=5 {
+        nodes.push(lab.node(&format!("s{number}")));
+    }
+    balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 15);
+}
+
+#[test]
+fn stopped_killed_and_removed_nodes_are_taken_out_and_started_ones_come_back() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 4);
+    let [s1, s2, s3, s4] = &nodes[..] else { unreachable!() };
+
+    s1.stop();
+    balancer.settles_on(&[s2, s3, s4], 10);
+    s2.kill();
+    balancer.settles_on(&[s3, s4], 20);
+    s3.remove();
+    balancer.settles_on(&[s4], 20);
+
+    // The lowest free address goes to the next container: s1 comes back under another one.
+    let old = s1.inspect("{{.NetworkSettings.IPAddress}}");
+    let taker = lab.node("s5");
+    s1.start();
+    assert_ne!(s1.address(), old);
+    s2.start();
+    balancer.settles_on(&[s1, s2, s4, &taker], 30);
+}
+
+#[test]
+fn a_killed_node_comes_back_under_another_address() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 2);
+    let [s1, s2] = &nodes[..] else { unreachable!() };
+    let old = s1.address();
+    s1.kill();
+    let taker = lab.node("s3");
+    assert_eq!(taker.address(), old, "the address of the killed node is given to the next one");
+    // Serf refuses the newcomer while the old one counts as alive; it must come in by itself afterwards.
+    s1.start();
+    balancer.settles_on(&[s1, s2, &taker], 30);
+}
+
+#[test]
+fn a_balancer_that_is_replaced_finds_its_nodes_again() {
+    for look in [Look::Plain, Look::Hardened] {
+        let (lab, balancer, nodes) = Lab::with_nodes(look, 2);
+        drop(balancer);
+        let balancer = lab.balancer("ha");
+        balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 10);
+    }
+}
+
+#[test]
+fn a_restarted_balancer_finds_its_nodes_again() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 2);
+    let nodes: Vec<_> = nodes.iter().collect();
+    balancer.stop();
+    balancer.start();
+    balancer.settles_on(&nodes, 15);
+    balancer.kill();
+    balancer.start();
+    balancer.settles_on(&nodes, 30);
+}
+
+#[test]
+fn the_balancer_may_start_last() {
+    for look in [Look::Plain, Look::Hardened] {
+        let lab = Lab::new(look);
+        let nodes = [lab.node("s1"), lab.node("s2")];
+        // Minutes or seconds make no difference: a node that sees no balancer looks again for as long as it runs.
+        eventually("the nodes have looked in vain", 20, || {
+            let tried = nodes.iter().all(|node| node.service_pid("join").is_some());
+            if tried { Ok(()) } else { Err("join does not run".to_owned()) }
+        });
+        let balancer = lab.balancer("ha");
+        balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 15);
+    }
+}
+
+#[test]
+fn the_balancer_may_start_in_the_middle_or_all_at_once() {
+    let lab = Lab::new(Look::Plain);
+    let first = lab.node("s1");
+    let balancer = lab.balancer("ha");
+    let second = lab.node("s2");
+    balancer.settles_on(&[&first, &second], 15);
+
+    let lab = Lab::new(Look::Hardened);
+    let (balancer, nodes) = std::thread::scope(|scope| {
+        let nodes: Vec<_> = (1..=3)
+            .map(|number| {
+                scope.spawn({
+                    let lab = &lab;
+                    move || lab.node(&format!("s{number}"))
+                })
+            })
+            .collect();
+        let balancer = lab.balancer("ha");
+        (balancer, nodes.into_iter().map(|node| node.join().unwrap()).collect::<Vec<_>>())
+    });
+    balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 15);
+}
+
+#[test]
+fn two_balancers_on_one_network_end_with_the_same_file() {
+    let (lab, first, nodes) = Lab::with_nodes(Look::Hardened, 3);
+    let second = lab.balancer("ha2");
+    second.settles_on(&nodes.iter().collect::<Vec<_>>(), 15);
+    nodes[0].stop();
+    let left: Vec<_> = nodes[1..].iter().collect();
+    first.settles_on(&left, 10);
+    second.settles_on(&left, 10);
+    let file = ["cat", "/usr/local/etc/haproxy/haproxy.cfg"];
+    assert_eq!(first.exec(&file), second.exec(&file));
+}
+
+#[test]
+fn other_roles_are_not_load_balanced() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 1);
+    let other = lab.node_with("other", &["-e", "ROLE=database"]);
+    eventually("the other member is there", 15, || {
+        let members = balancer.exec(&["serf", "members"]);
+        if members.contains(&other.member()) { Ok(()) } else { Err(members) }
+    });
+    let _ = balancer.exec(&["sync-nodes"]);
+    balancer.settles_on(&[&nodes[0]], 5);
+}
+
+#[test]
+fn tags_change_port_weight_and_drain_of_a_live_node() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let [s1, s2] = &nodes[..] else { unreachable!() };
+    let _ = s1.exec(&["serf", "tags", "-set", "drain=yes"]);
+    eventually("the node drains", 10, || same(&balancer.registry().contains(&format!("{} drain=yes", s1.line())), &true));
+    eventually("only the other node gets new sessions", 10, || {
+        let seen: BTreeSet<String> = (0..6).map(|_| balancer.get("/", None).unwrap().host().unwrap()).collect();
+        same(&seen, &BTreeSet::from([s2.member()]))
+    });
+    let _ = s1.exec(&["serf", "tags", "-delete", "drain"]);
+    balancer.settles_on(&[s1, s2], 10);
+}
+
+#[test]
+fn nodes_on_another_network_stay_out() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
+    let (_other_lab, other, others) = Lab::with_nodes(Look::Plain, 1);
+    balancer.settles_on(&[&nodes[0]], 5);
+    other.settles_on(&[&others[0]], 5);
+    assert!(!docker(&["ps", "-q"]).is_empty());
+}

@@ -1,0 +1,163 @@
+//! The scripts that a user types, with a network, names and ports of their own.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use e2e::docker::{docker, text, try_docker};
+use e2e::http::get;
+use e2e::{Lab, Look, eventually};
+
+const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// One user's lab, removed at the end by the documented command.
+struct Scripts {
+    prefix: String,
+    network: String,
+}
+
+impl Scripts {
+    fn new(name: &str) -> Self {
+        let prefix = format!("e2e-{}-{name}-", std::process::id());
+        Self { network: format!("{prefix}net"), prefix }
+    }
+
+    fn start(&self, argument: &str, ports: [&str; 3]) -> Output {
+        Command::new("./start-containers.sh")
+            .current_dir(TOP)
+            .args((!argument.is_empty()).then_some(argument))
+            .envs([("PREFIX", self.prefix.as_str()), ("NETWORK", &self.network), ("BIND", "127.0.0.1")])
+            .envs([("HTTP_PORT", ports[0]), ("STATS_PORT", ports[1]), ("SOCKET_PORT", ports[2])])
+            .output()
+            .expect("the script runs")
+    }
+
+    fn containers(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            docker(&["ps", "-a", "--filter", &format!("name=^/{}", self.prefix), "--format", "{{.Names}}"])
+                .lines()
+                .map(|name| name.trim_start_matches(&self.prefix).to_owned())
+                .collect();
+        names.sort();
+        names
+    }
+
+    fn network_is_there(&self) -> bool {
+        try_docker(&["network", "inspect", &self.network], "").status.success()
+    }
+}
+
+impl Drop for Scripts {
+    fn drop(&mut self) {
+        let _ = self.start("down", ["0"; 3]);
+    }
+}
+
+fn out(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn one_command_starts_the_lab_and_one_removes_it() {
+    let lab = Scripts::new("lab");
+    let started = lab.start("3", ["0"; 3]);
+    assert!(started.status.success(), "{}", out(&started));
+    assert_eq!(lab.containers(), ["ha", "s1", "s2", "s3"]);
+    let port = docker(&["port", &format!("{}ha", lab.prefix), "80"]);
+    assert!(port.starts_with("127.0.0.1:"), "{port}");
+    assert_eq!(get(&format!("http://{port}/"), None).unwrap().status, 200);
+    assert!(out(&started).contains(&port), "the address is printed: {}", out(&started));
+
+    // The lab's own line, as the script prints it, adds a node that is removed with the others.
+    let next = format!("{}s4", lab.prefix);
+    let _ = docker(&["run", "-d", "--network", &lab.network, "--name", &next, "softengheigvd/webapp"]);
+    let member = docker(&["inspect", "--format", "{{.Config.Hostname}}", &next]);
+    eventually("the fourth node answers", 15, || {
+        let host = get(&format!("http://{port}/"), None)?.host()?;
+        if host == member { Ok(()) } else { Err(host) }
+    });
+
+    let again = lab.start("", ["0"; 3]);
+    assert!(again.status.success(), "{}", out(&again));
+    assert_eq!(lab.containers(), ["ha", "s1", "s2"]);
+
+    let down = lab.start("down", ["0"; 3]);
+    assert!(down.status.success(), "{}", out(&down));
+    assert!(lab.containers().is_empty() && !lab.network_is_there());
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_nothing_is_started() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let lab = Scripts::new("port");
+    let output = lab.start("", ["0", &port, "0"]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let errors = text(&output.stderr);
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.contains(&port) && errors.contains("STATS_PORT"), "{errors}");
+    assert!(lab.containers().is_empty() && !lab.network_is_there());
+}
+
+#[test]
+fn wrong_arguments_are_told_and_nothing_is_started() {
+    let lab = Scripts::new("arguments");
+    for (argument, ports) in
+        [("0", ["0"; 3]), ("51", ["0"; 3]), ("two", ["0"; 3]), ("2", ["http", "0", "0"]), ("2", ["0", "70000", "0"])]
+    {
+        let output = lab.start(argument, ports);
+        assert_eq!(output.status.code(), Some(1), "{argument} {ports:?}");
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{}", out(&output));
+    }
+    assert!(!lab.network_is_there());
+}
+
+#[test]
+fn compose_starts_and_scales_the_lab() {
+    let project = format!("e2e{}compose", std::process::id());
+    let compose = |arguments: &[&str]| {
+        let output = Command::new("docker-compose")
+            .current_dir(Path::new(TOP))
+            .args(["-p", &project])
+            .args(arguments)
+            .envs([("BIND", "127.0.0.1"), ("HTTP_PORT", "0"), ("STATS_PORT", "0"), ("SOCKET_PORT", "0")])
+            .output()
+            .expect("docker-compose is installed");
+        assert!(output.status.success(), "{arguments:?}: {}", out(&output));
+        text(&output.stdout)
+    };
+    struct Down<F: Fn(&[&str]) -> String>(F);
+    impl<F: Fn(&[&str]) -> String> Drop for Down<F> {
+        fn drop(&mut self) {
+            let _ = (self.0)(&["down", "-v"]);
+        }
+    }
+    let compose = Down(compose);
+    let answering = |count: usize| {
+        let port = (compose.0)(&["port", "ha", "80"]);
+        let port = port.trim().rsplit(':').next().unwrap().to_owned();
+        let mut seen = std::collections::BTreeSet::new();
+        eventually(&format!("{count} nodes answer"), 30, || {
+            seen.insert(get(&format!("http://127.0.0.1:{port}/"), None)?.host()?);
+            if seen.len() == count { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+    };
+    let _ = (compose.0)(&["up", "-d"]);
+    answering(1);
+    let _ = (compose.0)(&["up", "-d", "--scale", "webapp=5"]);
+    answering(5);
+}
+
+#[test]
+fn a_wrong_checksum_of_the_supervisor_s_release_is_an_error() {
+    let lab = Lab::new(Look::Plain);
+    let folder = std::env::temp_dir().join(lab.network());
+    std::fs::create_dir_all(&folder).unwrap();
+    for part in ["noarch", "symlinks-noarch", "x86_64", "aarch64"] {
+        std::fs::write(folder.join(format!("s6-overlay-{part}.tar.xz")), "not the released file").unwrap();
+    }
+    let output = Command::new("./build-images.sh").current_dir(TOP).env("S6_OVERLAY_DIR", &folder).output().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert!(text(&output.stderr).contains("wrong checksum"), "{}", out(&output));
+}

@@ -1,0 +1,119 @@
+//! What runs inside a container: services, their supervisor, `docker stop`.
+
+use std::time::{Duration, Instant};
+
+use e2e::docker::{docker, text};
+use e2e::{Lab, Look, eventually};
+
+#[test]
+fn every_service_that_is_killed_comes_back() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let all: Vec<_> = nodes.iter().collect();
+    let node = &nodes[0];
+    for (container, service) in [
+        (&balancer.container, "ha"),
+        (&balancer.container, "sync"),
+        (&balancer.container, "serf"),
+        (&balancer.container, "join"),
+        (node, "node"),
+        (node, "serf"),
+        (node, "join"),
+    ] {
+        let before = eventually("the service runs", 10, || container.service_pid(service).ok_or("down".to_owned()));
+        container.kill_service(service);
+        eventually(&format!("{service} comes back"), 10, || match container.service_pid(service) {
+            Some(pid) if pid != before => Ok(()),
+            other => Err(format!("pid {other:?}")),
+        });
+        balancer.settles_on(&all, 30);
+    }
+}
+
+#[test]
+fn docker_stop_ends_by_itself_with_0_and_a_graceful_leave() {
+    for look in [Look::Plain, Look::Hardened] {
+        let (_lab, balancer, nodes) = Lab::with_nodes(look, 1);
+        for container in [&nodes[0], &balancer.container] {
+            let begin = Instant::now();
+            container.stop();
+            assert!(begin.elapsed() < Duration::from_secs(10), "Docker had to kill it");
+            assert_eq!(container.inspect("{{.State.ExitCode}}"), "0", "{}", container.name);
+            let logs = container.logs();
+            assert!(logs.contains("agent: requesting graceful leave from Serf"), "{logs}");
+        }
+    }
+}
+
+#[test]
+fn nothing_in_a_container_runs_as_root() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 1);
+    for container in [&balancer.container, &nodes[0]] {
+        let users = container.exec(&["sh", "-c", "for p in /proc/[0-9]*; do stat -c %U $p 2>/dev/null; done | sort -u"]);
+        assert_eq!(users.trim(), "lb", "{}", container.name);
+        assert_eq!(container.inspect("{{.Config.User}}"), "lb");
+    }
+}
+
+#[test]
+fn only_the_documented_ports_are_open() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 1);
+    // Docker's own resolver listens on 127.0.0.11.
+    let script = "awk '$4 == \"0A\" && $2 !~ /^0B00007F/ { split($2, a, \":\"); print a[1] \":\" a[2] }' /proc/net/tcp /proc/net/tcp6 | sort -u";
+    let open = |container: &e2e::Container| -> Vec<(bool, u16)> {
+        let lines = container.exec(&["sh", "-c", script]);
+        let mut ports: Vec<_> = lines
+            .lines()
+            .map(|line| line.split_once(':').unwrap())
+            .map(|(address, port)| (address == "0100007F", u16::from_str_radix(port, 16).unwrap()))
+            .collect();
+        ports.sort_by_key(|(_, port)| *port);
+        ports
+    };
+    assert_eq!(open(&balancer.container), [(false, 80), (false, 1936), (true, 7373), (false, 7946), (false, 9999)]);
+    assert_eq!(open(&nodes[0]), [(false, 3000), (true, 7373), (false, 7946)]);
+}
+
+#[test]
+fn both_images_are_healthy_and_say_what_they_are() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
+    for container in [&balancer.container, &nodes[0]] {
+        eventually("healthy", 40, || match container.inspect("{{.State.Health.Status}}").as_str() {
+            "healthy" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+    }
+    for (image, role, ports) in [("ha", "balancer", "80 1936 7373 7946 9999"), ("webapp", "backend", "3000 7373 7946")] {
+        let image = format!("softengheigvd/{image}");
+        let environment = docker(&["image", "inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", &image]);
+        assert!(environment.lines().any(|line| line == format!("ROLE={role}")), "{environment}");
+        let exposed = docker(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{range $port, $_ := .Config.ExposedPorts}}{{println $port}}{{end}}",
+            &image,
+        ]);
+        for port in ports.split(' ') {
+            assert!(exposed.lines().any(|line| line == format!("{port}/tcp")), "{port}: {exposed}");
+        }
+        let supervisor = docker(&["image", "inspect", "--format", "{{index .Config.Labels \"supervisor\"}}", &image]);
+        assert!(["s6", "s6-overlay"].contains(&supervisor.as_str()), "{supervisor}");
+    }
+    let size = |image: &str| -> u64 { docker(&["image", "inspect", "--format", "{{.Size}}", image]).parse().unwrap() };
+    assert!(size("softengheigvd/ha") - size("softengheigvd/base") < 120_000_000, "HAProxy adds too much to the base image");
+}
+
+#[test]
+fn the_tools_together_have_at_most_ten_megabytes() {
+    let lab = Lab::new(Look::Plain);
+    let node = lab.node("s1");
+    // The five tools of the lab's contract; each is wholly static.
+    let sizes =
+        node.exec(&["sh", "-c", "cd /usr/local/bin && stat -c %s member-join member-leave render-cfg reload-ha serf-run"]);
+    let total: u64 = sizes.lines().map(|line| line.parse::<u64>().unwrap()).sum();
+    assert!(total <= 10_000_000, "{total} bytes");
+    for tool in ["member-join", "member-leave", "render-cfg", "reload-ha", "serf-run", "sync-nodes"] {
+        let linked = node.try_exec(&["sh", "-c", &format!("grep -ac /lib64/ld-linux /usr/local/bin/{tool}")], "");
+        assert_eq!(text(&linked.stdout).trim(), "0", "{tool} is not static");
+    }
+}

@@ -1,0 +1,137 @@
+//! What clients see: ports, headers, logs, and no lost request.
+
+use std::collections::BTreeSet;
+
+use e2e::http::{Load, get};
+use e2e::wait::same;
+use e2e::{Lab, Look, eventually};
+
+#[test]
+fn without_a_node_a_503_says_so() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer("ha");
+    let answer = eventually("port 80 answers", 15, || balancer.get("/", None));
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.starts_with("No node is ready."), "{}", answer.body);
+}
+
+#[test]
+fn port_80_answers_in_json_with_the_node_s_address() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
+    let answer = balancer.get("/", None).unwrap();
+    assert_eq!(answer.status, 200);
+    for field in ["hello", "ip", "host", "tag", "sessionViews", "id"] {
+        assert!(answer.field(field).is_ok(), "{field}: {}", answer.body);
+    }
+    assert_eq!(answer.field("ip").unwrap(), nodes[0].address());
+    assert_eq!(answer.field("tag").unwrap(), nodes[0].name, "the container's name, found by its address");
+    assert_eq!(answer.backend.as_deref(), Some(nodes[0].address().as_str()));
+}
+
+#[test]
+fn port_1936_shows_every_node() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 3);
+    let page = get(&format!("http://127.0.0.1:{}/", balancer.port(1936)), None).unwrap();
+    assert_eq!(page.status, 200);
+    for node in &nodes {
+        assert!(page.body.contains(&node.member()), "{} is not on the page", node.member());
+    }
+}
+
+#[test]
+fn port_9999_shows_but_changes_nothing() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
+    let member = nodes[0].member();
+    assert!(balancer.statistics("show stat").unwrap().contains(&format!("nodes,{member},")));
+    for change in [
+        format!("set server nodes/{member} state maint"),
+        format!("del server nodes/{member}"),
+        "shutdown sessions server nodes/x".to_owned(),
+    ] {
+        let answer = balancer.statistics(&change).unwrap();
+        assert!(answer.contains("Permission denied"), "{change}: {answer}");
+    }
+    balancer.settles_on(&[&nodes[0]], 5);
+}
+
+#[test]
+fn idle_connections_to_port_9999_do_not_keep_the_tools_out() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 1);
+    let port = balancer.port(9999);
+    let idle: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    let second = lab.node("s2");
+    eventually("the second node is in the registry", 10, || same(&balancer.registry().len(), &2));
+    let seen = eventually("both answer", 10, || {
+        let seen: BTreeSet<String> = (0..4).map(|_| balancer.get("/", None)?.host()).collect::<Result<_, String>>()?;
+        if seen.len() == 2 { Ok(seen) } else { Err(format!("{seen:?}")) }
+    });
+    assert!(seen.contains(&second.member()) && seen.contains(&nodes[0].member()));
+    drop(idle);
+}
+
+#[test]
+fn requests_show_in_docker_logs() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
+    let _ = balancer.get("/?look-for-me", None).unwrap();
+    eventually("the request is logged", 5, || {
+        let logs = balancer.logs();
+        let found = logs.lines().any(|line| line.contains("GET /?look-for-me") && line.contains(&nodes[0].member()));
+        if found { Ok(()) } else { Err(logs) }
+    });
+}
+
+#[test]
+fn no_request_is_lost_in_ten_reloads() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let first = balancer.settled_worker(&nodes.iter().collect::<Vec<_>>());
+    let load = Load::start(&format!("http://127.0.0.1:{}/", balancer.port(80)), 8);
+    for round in 1..=10 {
+        // The lab's own way, and ours.
+        let command: &[&str] =
+            if round % 2 == 0 { &["s6-svc", "-h", "/var/run/s6/services/ha"] } else { &["reload-ha", "--force"] };
+        let before = balancer.worker();
+        let _ = balancer.exec(command);
+        eventually("a new worker takes over", 10, || if balancer.worker() == before { Err(before.clone()) } else { Ok(()) });
+        let sent = load.sent();
+        eventually("requests go on", 20, || if load.sent() >= sent + 200 { Ok(()) } else { Err(load.sent().to_string()) });
+    }
+    let (sent, lost) = load.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    assert!(sent >= 2000, "{sent} requests");
+    assert_ne!(balancer.worker(), first);
+}
+
+#[test]
+fn no_request_is_lost_while_nodes_come_and_stop() {
+    let (lab, balancer, mut nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let worker = balancer.settled_worker(&nodes.iter().collect::<Vec<_>>());
+    let load = Load::start(&format!("http://127.0.0.1:{}/", balancer.port(80)), 8);
+    for number in 3..=5 {
+        nodes.push(lab.node(&format!("s{number}")));
+        balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 15);
+        let gone = nodes.remove(0);
+        gone.stop();
+        balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 10);
+    }
+    let (sent, lost) = load.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    assert!(sent >= 500, "{sent} requests");
+    assert_eq!(balancer.worker(), worker, "nodes that come and go do not reload HAProxy");
+}
+
+#[test]
+fn a_download_goes_on_to_its_end_while_its_node_is_stopped() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let url = format!("http://127.0.0.1:{}/slow?seconds=5", balancer.port(80));
+    let download = std::thread::spawn(move || get(&url, None));
+    let busy = eventually("one node has the download", 5, || {
+        let state = balancer.statistics("show stat")?;
+        // Current sessions are the fifth column (HAProxy 3.0 management guide, section 9.1).
+        let busy = state.lines().filter(|line| line.starts_with("nodes,")).find(|line| line.split(',').nth(4) == Some("1"));
+        let name = busy.and_then(|line| line.split(',').nth(1)).ok_or("none")?.to_owned();
+        nodes.iter().find(|node| node.member() == name).ok_or(name)
+    });
+    busy.stop();
+    let answer = download.join().unwrap().unwrap();
+    assert_eq!((answer.status, answer.body.lines().count()), (200, 5), "{}", answer.body);
+}
