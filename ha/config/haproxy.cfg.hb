@@ -14,6 +14,10 @@ defaults
     mode http
     log global
     option httplog
+    # HTTP_LOG: all requests (the default), only the failed ones, or none.
+.if streq("$HTTP_LOG",errors)
+    option dontlog-normal
+.endif
     option forwardfor
     timeout connect 500ms
     timeout client 60s
@@ -31,6 +35,9 @@ defaults
 
 frontend http
     bind *:80
+.if streq("$HTTP_LOG",off)
+    http-request set-log-level silent
+.endif
     http-request set-header X-Forwarded-Port %[dst_port]
     default_backend nodes
 
@@ -48,7 +55,7 @@ backend nodes
 
 listen stats
     bind *:1936
-    no log
+    option dontlog-normal
     stats enable
     stats uri /
     stats refresh 5s
