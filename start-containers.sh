@@ -1,0 +1,181 @@
+#!/bin/sh
+# Starts the lab: the balancer ha and the nodes s1, s2 …, on the network heig. Installs, compiles and builds what is
+# missing first. The containers of an earlier start, and those added by hand, are replaced.
+#
+# Usage: ./start-containers.sh [N]     N nodes, 1 to 50; 2 unless given
+#        ./start-containers.sh down    stops and removes all containers of the lab, and its network
+#
+# HTTP_PORT, STATS_PORT, SOCKET_PORT   published ports, instead of 80, 1936, 9999; 0 lets Docker choose
+# BIND                                 the address to publish them on, instead of all: BIND=127.0.0.1
+# NETWORK, PREFIX                      another network than heig, and a prefix to the containers' names: a second lab
+set -eu
+
+network=${NETWORK:-heig}
+prefix=${PREFIX:-}
+ha=${prefix}ha
+image_label=softengheigvd.image # every image of the lab has it, and so every container
+# Paths that are written to; the user of the images is lb, 10001.
+tmpfs_options=uid=10001,gid=10001,mode=0755
+
+say() { echo "==> $*"; }
+die() {
+    echo "start-containers.sh: $*" >&2
+    exit 1
+}
+
+# Containers of the lab on its network, stopped ones too. $@: what to print of them.
+lab_containers() { docker ps --all --filter "label=$image_label" --filter "network=$network" "$@"; }
+
+remove_containers() {
+    # shellcheck disable=SC2046 # a list of identifiers
+    set -- $(lab_containers --quiet)
+    [ $# = 0 ] || docker rm --force --volumes "$@" >/dev/null
+}
+
+network_exists() { docker network inspect "$network" >/dev/null 2>&1; }
+
+down() {
+    docker version >/dev/null 2>&1 || die "the Docker engine does not answer, or not to this user: run this as root"
+    remove_containers
+    ! network_exists || docker network rm "$network" >/dev/null 2>&1 ||
+        die "the network $network is in use by others: 'docker network inspect $network' names them"
+    say "everything of the lab on the network $network is removed"
+}
+
+# True if something listens on port $1 of the address to publish on. $2: addresses to leave out.
+is_listened_on() {
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$(printf '%04X' "$1")" -v without="$2" -v bind="${BIND:-0.0.0.0}" '
+        function hex(address, part) {
+            split(address, part, ".")
+            return sprintf("%02X%02X%02X%02X", part[4], part[3], part[2], part[1])
+        }
+        BEGIN {
+            for (i = split(without, list, " "); i > 0; i--) left_out[hex(list[i])] = 1
+            everywhere = bind == "0.0.0.0" || bind ~ /:/
+        }
+        $4 == "0A" && split($2, at, ":") && at[2] == port {
+            address = substr(at[1], length(at[1]) - 7)
+            if (!(address in left_out) && (everywhere || address == "00000000" || address == hex(bind))) found = 1
+        }
+        END { exit !found }'
+}
+
+# check_port NAME VALUE: ends if it is no port, or taken by anything but a container that is about to be replaced.
+check_port() {
+    case $2 in
+        '' | *[!0-9]* | ??????*) port=99999 ;;
+        *) port=$2 ;;
+    esac
+    [ "$port" -le 65535 ] || die "$1: '$2': must be a port number"
+    [ "$port" != 0 ] || return 0
+    own=$(lab_containers --format '{{.Ports}}' | grep -oE "[0-9.]+:$port->" | cut -d : -f 1 | tr '\n' ' ')
+    ! is_listened_on "$port" "$own" || {
+        holder=$(docker ps --format '{{.Names}} {{.Ports}}' | grep -m 1 ":$port->" | cut -d ' ' -f 1)
+        die "port $port is taken by ${holder:-another program}: stop it, or choose another port by $1=..."
+    }
+}
+
+# check_name NAME: ends if a container that is not about to be replaced has the name.
+check_name() {
+    id=$(docker ps --all --quiet --filter "name=^/$1\$")
+    [ -z "$id" ] || lab_containers --quiet | grep -q "$id" ||
+        die "the container $1 is not of this lab, or on another network: 'docker rm -f $1', or choose a PREFIX"
+}
+
+# run NAME IMAGE [DOCKER OPTION...]
+run() {
+    name=$1
+    image=$2
+    shift 2
+    say "starting $name"
+    # In a session of its own: at Ctrl-C in the middle of it, Docker could make the container after the clean-up.
+    error=$(setsid --wait docker run --detach --name "$name" --network "$network" --network-alias serf-cluster \
+        --read-only --cap-drop ALL --security-opt no-new-privileges \
+        --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
+        --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
+        "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
+}
+
+publish() { echo "${BIND:+$BIND:}$1:$2"; }
+
+# Asks the balancer, from inside the first node, until each node has answered.
+wait_for_nodes() {
+    docker exec -i "${prefix}s1" node - "http://$ha/" "$nodes" <<'SCRIPT'
+const [url, wanted] = [process.argv[2], Number(process.argv[3])];
+const deadline = Date.now() + 60_000;
+const hosts = new Set();
+(async () => {
+  while (hosts.size < wanted && Date.now() < deadline) {
+    try {
+      const response = await fetch(url, { signal: AbortSignal.timeout(2_000) });
+      const body = await response.json();
+      if (!response.ok) throw response;
+      hosts.add(body.host);
+    } catch {} // not ready yet
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  process.exit(hosts.size < wanted ? 1 : 0);
+})();
+SCRIPT
+}
+
+# Port $1 of the balancer as a person would type it.
+where() {
+    docker port "$ha" "$1" | head -n 1 | sed 's/^0\.0\.0\.0:/localhost:/'
+}
+
+start() {
+    ./provision.sh
+    check_port HTTP_PORT "$http_port"
+    check_port STATS_PORT "$stats_port"
+    check_port SOCKET_PORT "$socket_port"
+    number=0
+    check_name "$ha"
+    while [ "$number" -lt "$nodes" ]; do
+        number=$((number + 1))
+        check_name "$prefix"s$number
+    done
+    ./build-images.sh
+
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap 'down' EXIT # whatever goes wrong from here on, nothing stays half-started
+    remove_containers
+    network_exists || docker network create "$network" >/dev/null
+    run "$ha" ha -p "$(publish "$http_port" 80)" -p "$(publish "$stats_port" 1936)" -p "$(publish "$socket_port" 9999)"
+    number=0
+    while [ "$number" -lt "$nodes" ]; do
+        number=$((number + 1))
+        run "${prefix}s$number" webapp
+    done
+    say "waiting until every node answers through the balancer"
+    wait_for_nodes || die "not every node answered within a minute: $(docker logs --tail 3 "$ha" 2>&1 | tail -n 1)"
+    trap - EXIT INT TERM
+
+    next=${prefix}s$((nodes + 1))
+    cat <<TEXT
+==> Nodes that answer: $nodes. Open:
+      http://$(where 80)/    JSON from one of the nodes
+      http://$(where 1936)/    HAProxy's statistics; also at $(where 9999), for commands such as 'show stat'
+    Try next:
+      docker run -d --network $network --name $next softengheigvd/webapp
+      docker exec $ha ls /nodes
+      docker exec $ha cat /usr/local/etc/haproxy/haproxy.cfg
+      docker stop ${prefix}s1
+      docker logs $ha
+    Remove everything: ${prefix:+PREFIX=$prefix }${NETWORK:+NETWORK=$NETWORK }$0 down
+TEXT
+}
+
+cd "$(dirname "$0")"
+nodes=${1-2}
+http_port=${HTTP_PORT:-80}
+stats_port=${STATS_PORT:-1936}
+socket_port=${SOCKET_PORT:-9999}
+[ $# -le 1 ] || die "too many arguments, see --help"
+case $nodes in
+    -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' start-containers.sh ;;
+    down) down ;;
+    [1-9] | [1-4][0-9] | 50) start ;;
+    *) die "'$nodes': must be a number of nodes, 1 to 50, or down; see --help" ;;
+esac
