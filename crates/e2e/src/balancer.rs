@@ -128,7 +128,8 @@ impl Balancer {
 }
 
 /// The line without the number that a member's name gets when the cluster refused the plain one.
-fn without_number(line: &str) -> String {
+#[must_use]
+pub fn without_number(line: &str) -> String {
     let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
     let plain = name.rsplit_once('-').filter(|(_, number)| number.parse::<u32>().is_ok()).map_or(name, |(plain, _)| plain);
     format!("{plain} {rest}")

@@ -1,0 +1,62 @@
+//! Serf loses and merges events; the balancer must not.
+
+use e2e::{Lab, Look, eventually};
+
+#[test]
+fn a_tag_changed_within_a_second_of_the_join_is_seen() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 1);
+    let node = lab.node("s2");
+    // Join and update within Serf's second of coalescing come as one event, the update.
+    eventually("the tag is set", 10, || {
+        let output = node.try_exec(&["serf", "tags", "-set", "weight=7"], "");
+        if output.status.success() { Ok(()) } else { Err(e2e::docker::text(&output.stderr)) }
+    });
+    let expected = format!("{} weight=7", node.line());
+    eventually("the registry has the weight", 5, || {
+        let registry = balancer.registry();
+        if registry.contains(&expected) && registry.contains(&nodes[0].line()) { Ok(()) } else { Err(format!("{registry:?}")) }
+    });
+}
+
+#[test]
+fn a_node_that_returns_under_another_address_while_another_churns_is_followed() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 3);
+    let [s1, s2, s3] = &nodes[..] else { unreachable!() };
+    let before = s1.address();
+    s1.stop();
+    s3.stop();
+    let taker = lab.node("taker");
+    s3.start();
+    s1.start();
+    assert_ne!(s1.address(), before);
+    balancer.settles_on(&[s1, s2, s3, &taker], 15);
+}
+
+#[test]
+fn without_any_event_handler_the_nodes_are_followed_all_the_same() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer_with("ha", &["-e", "SERF_EVENT_HANDLERS="]);
+    let nodes = [lab.node("s1"), lab.node("s2")];
+    balancer.settles_on(&[&nodes[0], &nodes[1]], 15);
+    nodes[0].stop();
+    balancer.settles_on(&[&nodes[1]], 5);
+    assert!(!balancer.logs().contains("member-join: "), "a handler ran");
+}
+
+#[test]
+fn handlers_that_are_killed_half_way_do_no_harm() {
+    let (lab, balancer, mut nodes) = Lab::with_nodes(Look::Hardened, 1);
+    // Without sync-nodes the handlers do the work themselves, and a bounded loop kills every one that it sees.
+    let _ = balancer.exec(&["s6-svc", "-d", "-wD", "-T", "5000", "/var/run/s6/services/sync"]);
+    let killer = "for i in $(seq 300); do for p in /proc/[0-9]*; do case $(cat $p/comm 2>/dev/null) in member-*) kill -9 ${p#/proc/} 2>/dev/null;; esac; done; done";
+    std::thread::scope(|scope| {
+        let kill = scope.spawn(|| balancer.try_exec(&["sh", "-c", killer], ""));
+        nodes.push(lab.node("s2"));
+        nodes.push(lab.node("s3"));
+        nodes[0].stop();
+        drop(kill.join());
+    });
+    let _ = balancer.exec(&["s6-svc", "-u", "/var/run/s6/services/sync"]);
+    balancer.settles_on(&[&nodes[1], &nodes[2]], 10);
+    assert_eq!(balancer.exec(&["sh", "-c", "ls -A /nodes | grep -c '^[.]' || true"]).trim(), "0", "a temporary file stayed");
+}
