@@ -74,7 +74,7 @@ git ls-files -z '*.sh' 'services.d/*/run' 'services.d/*/log/run' 'services.d/*/f
     xargs -0 shellcheck
 
 say "unit and black-box tests"
-counted cargo test --locked --workspace --exclude e2e
+counted cargo test --locked --no-fail-fast --workspace --exclude e2e
 
 ./build-images.sh
 
@@ -83,7 +83,7 @@ counted docker run --rm --name e2e-webapp --entrypoint node --workdir /app --vol
     softengheigvd/webapp --test --test-reporter=tap
 
 say "tests of the whole, in containers"
-counted cargo test --locked -p e2e
+counted cargo test --locked --no-fail-fast -p e2e
 
 awk '
     /^test result:/ { passed += $4; failed += $6 }

@@ -90,8 +90,11 @@ pub enum Line {
 /// [`LineError`] when the line is not valid for a member of `role`.
 pub fn parse_present(line: &str, role: &str) -> Result<Line, LineError> {
     let (name, address, its_role, tags) = columns(line)?;
+    // Typed by hand, tags may have spaces between them as well.
+    let by_hand = !line.contains('\t');
+    let tags = tags.split(|c: char| c == ',' || (by_hand && c.is_whitespace()));
     // A comma inside a value yields pieces without `=`; they belong to no key of ours.
-    let tags = tags.split(',').filter_map(|tag| tag.split_once('='));
+    let tags = tags.filter_map(|tag| tag.split_once('='));
     let other = || Line::Other { name: name.to_owned(), role: its_role.to_owned() };
     Ok(Member { name, address, role: its_role, tags }.into_node(role)?.map_or_else(other, Line::Node))
 }
@@ -107,13 +110,21 @@ pub fn parse_gone(line: &str) -> Result<NodeName, LineError> {
 /// Name, address, role and tags. Serf's lines have tabs, and an empty role is an empty column between two of them,
 /// so only a line without any tab is split at its spaces.
 fn columns(line: &str) -> Result<(&str, &str, &str, &str), LineError> {
-    let mut words = line.split_whitespace();
-    let mut tabbed = line.splitn(4, '\t');
-    let columns: &mut dyn Iterator<Item = &str> = if line.contains('\t') { &mut tabbed } else { &mut words };
-    match (columns.next(), columns.next(), columns.next()) {
-        (Some(name), Some(address), Some(role)) => Ok((name, address, role, columns.next().unwrap_or(""))),
-        _ => Err(LineError::Columns),
+    if line.contains('\t') {
+        let mut columns = line.splitn(4, '\t');
+        return match (columns.next(), columns.next(), columns.next()) {
+            (Some(name), Some(address), Some(role)) => Ok((name, address, role, columns.next().unwrap_or(""))),
+            _ => Err(LineError::Columns),
+        };
     }
+    let mut rest = line.trim();
+    let mut word = || {
+        let (word, left) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        rest = left.trim_start();
+        word
+    };
+    let (name, address, role) = (word(), word(), word());
+    if role.is_empty() { Err(LineError::Columns) } else { Ok((name, address, role, rest)) }
 }
 
 #[cfg(test)]

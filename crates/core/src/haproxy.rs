@@ -19,7 +19,7 @@ pub use session::Session;
 
 use session::Connection;
 
-/// Time that one conversation with HAProxy may take.
+/// Time that one answer of HAProxy may take.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Time that a reload may take: a large configuration is read twice.
 const RELOAD_LIMIT: Duration = Duration::from_secs(15);
@@ -71,8 +71,8 @@ pub enum HaproxyError {
 pub fn find(master: &Path, admin: &Path) -> Result<Option<Session>, HaproxyError> {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let Some(connection) = Connection::open(master, deadline)? else {
-            return match Connection::open(admin, deadline)? {
+        let Some(connection) = Connection::open(master, LIMIT)? else {
+            return match Connection::open(admin, LIMIT)? {
                 None => Ok(None),
                 Some(_) => Err(HaproxyError::NoMaster { admin: admin.to_owned(), master: master.to_owned() }),
             };
@@ -94,7 +94,7 @@ pub fn find(master: &Path, admin: &Path) -> Result<Option<Session>, HaproxyError
 /// [`HaproxyError::Reload`] with HAProxy's own words when the new worker did not start; the old one goes on then.
 pub fn reload(master: &Path) -> Result<(), HaproxyError> {
     let not_there = || HaproxyError::Socket { path: master.to_owned(), source: io::ErrorKind::NotFound.into() };
-    let mut connection = Connection::open(master, Instant::now() + RELOAD_LIMIT)?.ok_or_else(not_there)?;
+    let mut connection = Connection::open(master, RELOAD_LIMIT)?.ok_or_else(not_there)?;
     let answer = connection.last_words("reload")?;
     match answer.lines().next() {
         Some("Success=1") => Ok(()),

@@ -1,6 +1,7 @@
 //! Where the tools say what they did: standard error, and a log file of bounded size.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,6 +25,8 @@ const LARGEST: u64 = 1 << 20;
 pub struct Reporter {
     tool: &'static str,
     log: RefCell<Option<PathBuf>>,
+    /// What was complained of in the last round, by topic.
+    complaints: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
     console: Option<PathBuf>,
 }
 
@@ -31,7 +34,7 @@ impl Reporter {
     /// A reporter for `tool` with a log file and a console to write to.
     #[must_use]
     pub fn new(tool: &'static str, log: Option<PathBuf>, console: Option<PathBuf>) -> Self {
-        Self { tool, log: RefCell::new(log), console }
+        Self { tool, log: RefCell::new(log), complaints: RefCell::default(), console }
     }
 
     /// Says one line; line breaks in it are made visible, so that it stays one.
@@ -61,9 +64,17 @@ impl Reporter {
 
     /// Says which registry files were passed over, and why.
     pub fn skipped(&self, skipped: &[(PathBuf, String)]) {
-        for (path, reason) in skipped {
-            self.say(format_args!("{} passed over: {reason}", Quoted(&path.to_string_lossy())));
+        let line = |(path, reason): &(PathBuf, String)| format!("{} passed over: {reason}", Quoted(&path.to_string_lossy()));
+        self.complain("registry", skipped.iter().map(line).collect());
+    }
+
+    /// Says the complaints of this round about a topic, except those that it had in the round before as well.
+    pub fn complain(&self, topic: &'static str, complaints: BTreeSet<String>) {
+        let before = self.complaints.borrow_mut().remove(topic).unwrap_or_default();
+        for complaint in complaints.difference(&before) {
+            self.say(complaint);
         }
+        self.complaints.borrow_mut().insert(topic, complaints);
     }
 
     fn keep(&self, line: &str) {
@@ -134,7 +145,7 @@ mod tests {
         let path = dir.path().join("serf.log");
         let line = "x".repeat(300_000);
         for _ in 0..20 {
-            reporter(&path).say(&line);
+            reporter(&path).keep(&line);
         }
         let total: u64 = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
         assert!(total < 3 * LARGEST, "{total}");

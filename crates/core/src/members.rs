@@ -16,6 +16,8 @@ pub struct MemberList {
     pub gone: BTreeSet<NodeName>,
     /// Alive members of the role that cannot be a node, with the reason.
     pub refused: Vec<(String, NodeError)>,
+    /// All members, whatever their state.
+    pub members: usize,
     /// Alive members of any role, the agent itself included.
     pub alive: usize,
 }
@@ -42,7 +44,7 @@ impl MemberList {
     /// When the text is not the JSON of a member list; nothing of such a text is used.
     pub fn parse(json: &str, role: &str) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_str(json)?;
-        let mut list = Self::default();
+        let mut list = Self { members: document.members.len(), ..Self::default() };
         for entry in &document.members {
             list.add(entry, role);
         }

@@ -95,10 +95,12 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, NodeError> {
         let ip: IpAddr = text.parse().map_err(|_| NodeError::Address(text.to_owned()))?;
-        let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+        // An IPv4 address in the clothes of IPv6 is what it is.
+        let plain = ip.to_canonical();
+        let broadcast = matches!(plain, IpAddr::V4(v4) if v4.is_broadcast());
         let kind = match ip {
-            _ if ip.is_unspecified() => "unspecified",
-            _ if ip.is_multicast() => "multicast",
+            _ if plain.is_unspecified() => "unspecified",
+            _ if plain.is_multicast() => "multicast",
             _ if broadcast => "broadcast",
             _ => return Ok(Self(ip)),
         };

@@ -9,6 +9,9 @@ use crate::haproxy::Server;
 use crate::quote::Quoted;
 use crate::running::Running;
 
+/// Most commands of one plan: one reload is sooner done than more of them.
+const MOST: usize = 1000;
+
 /// The way from what runs to what shall run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
@@ -131,6 +134,9 @@ impl Comparison<'_> {
             commands.extend(
                 maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.to_string(), action }),
             );
+        }
+        if commands.len() > MOST {
+            return Plan::Reload(format!("{} commands would be needed at run time", commands.len()));
         }
         Plan::Commands(commands)
     }

@@ -206,18 +206,14 @@ impl<'a> Target<'a> {
         Ok((plan(&Config::parse(&self.text), running.as_ref(), &servers), running))
     }
 
-    /// Replaces the file if it differs. HAProxy is only asked when more than server lines differ: those are made of
-    /// checked parts.
+    /// Replaces the file if it differs and HAProxy, which is to start with it, finds it valid.
     fn write(&self) -> Result<(), PublishError> {
         let Some(staged) = self.stage()? else { return Ok(()) };
-        let (old, new) = (self.old.as_deref().map(Config::parse), Config::parse(&self.text));
-        if !old.is_some_and(|old| old.rest == new.rest && old.irregular == new.irregular) {
-            self.check()?;
-        }
+        self.check()?;
         self.commit(staged)
     }
 
-    /// Runs the commands one after the other, then replaces the file and records what runs.
+    /// Runs the commands, then replaces the file and records what runs.
     fn run(&mut self, commands: Vec<Command>, running: Option<&Running>, session: &mut Session) -> Result<Applied, PublishError> {
         // A full disk shows here, before anything is changed.
         let staged = self.stage()?;
@@ -225,9 +221,13 @@ impl<'a> Target<'a> {
         if commands.iter().any(|command| command.action == Action::Delete) {
             self.check()?;
         }
+        let words: Vec<String> = commands.iter().map(ToString::to_string).collect();
+        let answers = session.ask_all(&words).inspect_err(|_| {
+            // What was carried out is not known: the next run reloads.
+            let _ = remove_if_there(&self.record);
+        })?;
         let (mut done, mut kept) = (Vec::new(), Vec::new());
-        for command in commands {
-            let answer = session.ask(&command.to_string())?;
+        for (command, answer) in commands.into_iter().zip(answers) {
             if command.action.is_done(&answer) {
                 done.push(command);
             } else if command.action == Action::DeleteWhenIdle {

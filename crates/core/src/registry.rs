@@ -103,7 +103,11 @@ impl Registry {
     /// [`RegistryError::Write`]; the node stays then.
     pub fn remove(&self, name: &NodeName) -> Result<bool, RegistryError> {
         let path = self.directory.join(name.as_str());
-        remove_if_there(&path).map_err(|source| RegistryError::Write { path, source })
+        let removed = remove_if_there(&path).or_else(|error| match error.kind() {
+            io::ErrorKind::IsADirectory => std::fs::remove_dir_all(&path).map(|()| true),
+            _ => Err(error),
+        });
+        removed.map_err(|source| RegistryError::Write { path, source })
     }
 }
 

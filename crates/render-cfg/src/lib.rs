@@ -11,7 +11,7 @@ use lb_core::haproxy;
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
 use lb_core::options::{LogOptions, PublishOptions};
-use lb_core::publish::{render, write_file};
+use lb_core::publish::{Rendered, render, write_file};
 use similar::TextDiff;
 
 const EXAMPLES: &str = "  docker exec ha render-cfg --stdout
@@ -69,7 +69,8 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     let settings: BTreeMap<_, _> = tool.set.iter().cloned().collect();
     let config = &tool.options.process.config;
     if tool.stdout || tool.check || tool.diff {
-        let text = render(&tool.options.render, &settings)?.text;
+        let Rendered { text, skipped } = render(&tool.options.render, &settings)?;
+        reporter.skipped(&skipped);
         if tool.check {
             haproxy::check(&text, config)?;
             reporter.hint("the configuration is valid");

@@ -7,6 +7,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::log::Reporter;
 use lb_core::options::LogOptions;
@@ -31,7 +32,7 @@ const EXAMPLES: &str = "  serf-run                                          # in
 #[command(name = "serf-run", version, after_help = after_help(EXAMPLES))]
 pub struct SerfRun {
     /// Role of this container: backend or balancer
-    #[arg(long, env = "ROLE", default_value = "backend")]
+    #[arg(long, env = "ROLE", default_value = "backend", value_parser = NonEmptyStringValueParser::new())]
     role: String,
     /// Name of this member in the cluster; without it, the container's hostname
     #[arg(long, env = "SERF_NODE_NAME", value_name = "NAME")]
@@ -41,7 +42,7 @@ pub struct SerfRun {
     join: String,
     /// A tag of this member, such as port=8080, weight=50 or drain=yes; may be given several times
     #[arg(long, env = "SERF_TAGS", value_name = "NAME=VALUE", value_delimiter = ',', value_parser = tag)]
-    tag: Vec<(String, String)>,
+    tag: Vec<Tag>,
     /// URL that answers with 2xx when the service beside it is ready, or none
     #[arg(long, env = "SERF_READY", value_name = "URL", default_value = "none")]
     ready: Ready,
@@ -72,12 +73,18 @@ impl Tool for SerfRun {
     }
 }
 
-fn tag(text: &str) -> Result<(String, String), &'static str> {
+/// Name and value; an empty variable gives none.
+type Tag = Option<(String, String)>;
+
+fn tag(text: &str) -> Result<Tag, &'static str> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
     if name.is_empty() || name == "role" {
         return Err("the name is empty, or role, which --role sets");
     }
-    Ok((name.to_owned(), value.to_owned()))
+    Ok(Some((name.to_owned(), value.to_owned())))
 }
 
 /// Runs the tool. It ends only with an error: else it becomes the agent.
@@ -99,10 +106,10 @@ impl SerfRun {
             node_name: self.member_name()?,
             bind: self.bind.clone(),
             rpc_addr: self.rpc.clone(),
-            tags: self.tag.iter().cloned().chain([("role".to_owned(), self.role.clone())]).collect(),
+            tags: self.tag.iter().flatten().cloned().chain([("role".to_owned(), self.role.clone())]).collect(),
             retry_join: self.join.split_whitespace().map(str::to_owned).collect(),
             retry_interval: "2s",
-            event_handlers: self.event_handler.clone(),
+            event_handlers: self.event_handler.iter().filter(|handler| !handler.is_empty()).cloned().collect(),
             snapshot_path: self.dir.join("snapshot"),
             encrypt_key: env::var("SERF_ENCRYPT_KEY").ok().filter(|key| !key.is_empty()),
         })

@@ -1,12 +1,12 @@
 //! Waiting for the service beside the agent.
 
-use std::convert::Infallible;
 use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_core::log::Reporter;
 use ureq::Agent;
+use ureq::http::Uri;
 
 /// Pause between two questions. A node is sent traffic this much later than it could be, at most.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -23,10 +23,15 @@ pub(crate) enum Ready {
 }
 
 impl FromStr for Ready {
-    type Err = Infallible;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(if text == "none" { Self::None } else { Self::Url(text.to_owned()) })
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // An empty variable is one that is not set.
+        if matches!(text, "" | "none") {
+            return Ok(Self::None);
+        }
+        let has_host = text.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+        has_host.then(|| Self::Url(text.to_owned())).ok_or("not http://ADDRESS[:PORT]/PATH, nor none")
     }
 }
 
@@ -34,7 +39,7 @@ impl Ready {
     /// Returns when the service is ready. A service that takes longer than `patience` is logged once, with the reason.
     pub(crate) fn wait(&self, patience: Duration, reporter: &Reporter) {
         let Self::Url(url) = self else { return };
-        let agent = Agent::new_with_config(Agent::config_builder().timeout_global(Some(ANSWER)).build());
+        let agent = Agent::new_with_config(Agent::config_builder().timeout_global(Some(ANSWER)).proxy(None).build());
         let mut complain_at = Some(Instant::now() + patience);
         while let Err(error) = agent.get(url).call() {
             if complain_at.is_some_and(|at| Instant::now() >= at) {

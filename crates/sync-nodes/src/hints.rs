@@ -105,8 +105,13 @@ impl Hints {
 
 impl Monitor {
     fn start() -> Option<Self> {
-        let mut command = Command::new("serf");
-        command.args(["monitor", "-log-level=info"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // The monitor ends with us, however we end; by itself it would only notice at the agent's next line.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM", "serf", "monitor", "-log-level=info"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn().ok()?;
         let output = child.stdout.take()?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;

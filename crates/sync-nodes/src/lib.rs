@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::lock::Lock;
@@ -102,7 +102,9 @@ impl SyncNodes {
                 (fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?, path.display().to_string())
             }
         };
-        MemberList::parse(&json, &self.role.role).with_context(|| format!("{source} is no member list"))
+        let list = MemberList::parse(&json, &self.role.role).with_context(|| format!("{source} is no member list"))?;
+        ensure!(list.members > 0, "{source} has no member at all, not even its own agent");
+        Ok(list)
     }
 
     /// Registry, file and process follow the list.
@@ -116,9 +118,8 @@ impl SyncNodes {
 }
 
 fn say(change: &Change, list: &MemberList, reporter: &Reporter) {
-    for (name, reason) in &list.refused {
-        reporter.say(format_args!("member {} refused: {reason}", Quoted(name)));
-    }
+    let refused = list.refused.iter().map(|(name, reason)| format!("member {} refused: {reason}", Quoted(name)));
+    reporter.complain("members", refused.collect());
     for node in change.put.iter().filter_map(|name| list.nodes.get(name)) {
         reporter.say(format_args!("{node} is there"));
     }

@@ -5,12 +5,13 @@ use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::TimeVal;
 
-use super::{HaproxyError, LIMIT};
+use super::HaproxyError;
 use crate::running::Worker;
 
 /// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
@@ -21,14 +22,15 @@ const LARGEST: usize = 16 << 20;
 pub(super) struct Connection {
     path: PathBuf,
     stream: UnixStream,
-    deadline: Instant,
+    /// Time that one answer may take.
+    limit: Duration,
 }
 
 impl Connection {
-    /// Connects, or tells `None` when nobody listens there.
-    pub(super) fn open(path: &Path, deadline: Instant) -> Result<Option<Self>, HaproxyError> {
-        match connect(path) {
-            Ok(stream) => Ok(Some(Self { path: path.to_owned(), stream, deadline })),
+    /// Connects, or tells `None` when nobody listens there. An answer may take as long as `limit`.
+    pub(super) fn open(path: &Path, limit: Duration) -> Result<Option<Self>, HaproxyError> {
+        match connect(path, limit) {
+            Ok(stream) => Ok(Some(Self { path: path.to_owned(), stream, limit })),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(source) => Err(HaproxyError::Socket { path: path.to_owned(), source }),
         }
@@ -59,6 +61,7 @@ impl Connection {
     }
 
     fn receive(&mut self, complete: impl Fn(&[u8]) -> bool) -> Result<String, HaproxyError> {
+        let deadline = Instant::now() + self.limit;
         let mut answer = Vec::new();
         let mut chunk = vec![0; 16 * 1024];
         loop {
@@ -75,7 +78,7 @@ impl Connection {
             if length == 0 || complete(&answer) {
                 return String::from_utf8(answer).map_err(|_| self.failed(io::ErrorKind::InvalidData.into()));
             }
-            if Instant::now() > self.deadline {
+            if Instant::now() > deadline {
                 return Err(self.failed(io::ErrorKind::TimedOut.into()));
             }
             if answer.len() > LARGEST {
@@ -90,12 +93,15 @@ impl Connection {
 }
 
 /// Connects with a time limit: a full queue of a process that hangs would block for ever.
-fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let limit = TimeVal::new(i64::try_from(LIMIT.as_secs()).unwrap_or(1), 0);
+    let limit = TimeVal::new(i64::try_from(limit.as_secs()).unwrap_or(1), 0);
     socket::setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     socket::setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
-    socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?).map_err(|errno| match errno {
+        Errno::EAGAIN => io::ErrorKind::TimedOut.into(),
+        other => io::Error::from(other),
+    })?;
     Ok(UnixStream::from(fd))
 }
 
@@ -136,11 +142,33 @@ impl Session {
         self.connection.ask(command)
     }
 
+    /// Gives the worker several commands at once, and returns their answers in the same order. A command is carried out
+    /// whether or not those before it were.
+    ///
+    /// # Errors
+    /// [`HaproxyError`] when the worker does not answer in time.
+    pub fn ask_all(&mut self, commands: &[String]) -> Result<Vec<String>, HaproxyError> {
+        let prompt = format!("\n{}> ", self.worker.pid);
+        let mut answers = Vec::with_capacity(commands.len());
+        // So few at a time fit into HAProxy's buffers: while it waits for us to read, it does not read either.
+        for batch in commands.chunks(32) {
+            self.connection.send(&batch.join("\n"))?;
+            let text = self.connection.receive(|answer| count(answer, prompt.as_bytes()) == batch.len())?;
+            answers.extend(text.split(&prompt).take(batch.len()).map(|answer| answer.trim().to_owned()));
+        }
+        Ok(answers)
+    }
+
     /// The error for an answer that this version of HAProxy does not give.
     #[must_use]
     pub fn unexpected(&self, command: &str) -> HaproxyError {
         HaproxyError::Answer { path: self.connection.path.clone(), command: command.to_owned() }
     }
+}
+
+/// How often `word` is in `text`.
+fn count(text: &[u8], word: &[u8]) -> usize {
+    text.windows(word.len()).filter(|window| *window == word).count()
 }
 
 /// Process id of the worker in the list of processes: the first one, before the old workers.
