@@ -142,7 +142,9 @@ start() {
     trap 'down' EXIT # whatever goes wrong from here on, nothing stays half-started
     remove_containers
     network_exists || docker network create "$network" >/dev/null
-    run "$ha" ha -p "$(publish "$http_port" 80)" -p "$(publish "$stats_port" 1936)" -p "$(publish "$socket_port" 9999)"
+    # The template as it is here, so that it can be changed while the lab runs.
+    run "$ha" ha --volume "$PWD/ha/config:/config:ro" \
+        -p "$(publish "$http_port" 80)" -p "$(publish "$stats_port" 1936)" -p "$(publish "$socket_port" 9999)"
     number=0
     while [ "$number" -lt "$nodes" ]; do
         number=$((number + 1))

@@ -43,7 +43,8 @@ install_missing() {
     say "installing$missing"
     apt-get update >target/apt.log 2>&1 || die "apt-get update: $(tail -n 1 target/apt.log)"
     # shellcheck disable=SC2086 # a list of packages
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >target/apt.log 2>&1 ||
+    # RUNLEVEL: the services that come with them are not to be started.
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >target/apt.log 2>&1 ||
         die "apt-get install$missing: $(tail -n 1 target/apt.log)"
 }
 

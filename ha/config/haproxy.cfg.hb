@@ -39,6 +39,8 @@ frontend http
     http-request set-log-level silent
 .endif
     http-request set-header X-Forwarded-Port %[dst_port]
+    # The node's own promise about its connection to us.
+    http-response del-header keep-alive
     default_backend nodes
 
 backend nodes

@@ -21,6 +21,8 @@ use session::Connection;
 
 /// Time that one answer of HAProxy may take.
 const LIMIT: Duration = Duration::from_secs(2);
+/// Pause between two looks at a HAProxy that is just starting or reloading.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Time that a reload may take: a large configuration is read twice.
 const RELOAD_LIMIT: Duration = Duration::from_secs(15);
 
@@ -72,16 +74,21 @@ pub fn find(master: &Path, admin: &Path) -> Result<Option<Session>, HaproxyError
     let deadline = Instant::now() + LIMIT;
     loop {
         let Some(connection) = Connection::open(master, LIMIT)? else {
-            return match Connection::open(admin, LIMIT)? {
-                None => Ok(None),
-                Some(_) => Err(HaproxyError::NoMaster { admin: admin.to_owned(), master: master.to_owned() }),
-            };
+            if Connection::open(admin, LIMIT)?.is_none() {
+                return Ok(None);
+            }
+            // The worker that ends with its master may be there a little longer.
+            if Instant::now() >= deadline {
+                return Err(HaproxyError::NoMaster { admin: admin.to_owned(), master: master.to_owned() });
+            }
+            std::thread::sleep(PAUSE);
+            continue;
         };
         match Session::begin(connection) {
             Ok(Some(session)) => return Ok(Some(session)),
             Err(error) if Instant::now() >= deadline => return Err(error),
             // A master ends its connections when it begins to reload.
-            Ok(None) | Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) | Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
             Ok(None) => return Err(HaproxyError::Answer { path: master.to_owned(), command: "show proc".to_owned() }),
             Err(error) => return Err(error),
         }

@@ -37,6 +37,14 @@ struct Entry {
     status: String,
 }
 
+impl Entry {
+    /// The address alone.
+    fn ip(&self) -> &str {
+        let address = self.addr.rsplit_once(':').map_or("", |(ip, _)| ip);
+        address.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
 impl MemberList {
     /// Reads the list, and picks out the members of `role`.
     ///
@@ -57,10 +65,9 @@ impl MemberList {
             return;
         }
         self.alive += 1;
-        let address = entry.addr.rsplit_once(':').map_or("", |(ip, _)| ip);
         let member = Member {
             name: &entry.name,
-            address: address.trim_start_matches('[').trim_end_matches(']'),
+            address: entry.ip(),
             role: entry.tags.get("role").map_or("", String::as_str),
             tags: entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())),
         };
@@ -70,6 +77,16 @@ impl MemberList {
             Err(error) => self.refused.push((entry.name.clone(), error)),
         }
     }
+}
+
+/// The address of the member `name` in the list, unless it has left: its name is free then.
+///
+/// # Errors
+/// When the text is not the JSON of a member list.
+pub fn address_of(json: &str, name: &str) -> Result<Option<String>, serde_json::Error> {
+    let document: Document = serde_json::from_str(json)?;
+    let entry = document.members.iter().find(|entry| entry.name == name && entry.status != "left");
+    Ok(entry.map(|entry| entry.ip().to_owned()))
 }
 
 #[cfg(test)]
@@ -108,6 +125,15 @@ mod tests {
         let list = list(&[bad, entry("s1", "172.18.0.4:7946", r#""role":"backend""#, "alive")].join(","));
         assert_eq!(list.nodes.len(), 1);
         assert_eq!(list.refused, [("a/b".to_owned(), NodeError::Name("a/b".to_owned()))]);
+    }
+
+    #[test]
+    fn a_member_that_left_has_no_address() {
+        let members = [entry("s1", "172.18.0.3:7946", "", "failed"), entry("s2", "[fd00::3]:7946", "", "left")].join(",");
+        let json = format!(r#"{{"members":[{members}]}}"#);
+        assert_eq!(address_of(&json, "s1").unwrap().as_deref(), Some("172.18.0.3"));
+        assert_eq!(address_of(&json, "s2").unwrap(), None);
+        assert_eq!(address_of(&json, "s3").unwrap(), None);
     }
 
     #[test]

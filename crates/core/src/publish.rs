@@ -11,7 +11,7 @@ use crate::lock::{Lock, LockError};
 use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
 use crate::plan::{Action, Command, Plan, plan};
 use crate::program::ProgramError;
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Listing, Registry, RegistryError};
 use crate::render::{RenderError, Template};
 use crate::replace::{Staged, remove_if_there, replace};
 use crate::running::{Running, record_path};
@@ -111,7 +111,13 @@ pub struct Rendered {
 /// # Errors
 /// [`PublishError::Registry`] and [`PublishError::Render`].
 pub fn render(options: &RenderOptions, settings: &BTreeMap<String, String>) -> Result<Rendered, PublishError> {
-    let listing = Registry::new(&options.nodes_dir).list()?;
+    let listing = match Registry::new(&options.nodes_dir).list() {
+        // A template that is filled in by hand needs no nodes.
+        Err(RegistryError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound && !settings.is_empty() => {
+            Listing::default()
+        }
+        result => result?,
+    };
     let text = Template::load(&options.template)?.render(listing.nodes.values(), options.port, settings)?;
     Ok(Rendered { text, skipped: listing.skipped })
 }

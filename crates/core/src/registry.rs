@@ -65,7 +65,11 @@ impl Registry {
     pub fn list(&self) -> Result<Listing, RegistryError> {
         let mut listing = Listing::default();
         for entry in WalkDir::new(&self.directory).min_depth(1).max_depth(1) {
-            let entry = entry.map_err(|error| RegistryError::List { path: self.directory.clone(), source: error.into() })?;
+            let entry = entry.map_err(|error| RegistryError::List {
+                path: self.directory.clone(),
+                // The only error without one is a loop of links, and none is followed.
+                source: error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into()),
+            })?;
             let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
             if hidden {
                 continue;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use handlebars::Handlebars;
+use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 use serde::Serialize;
 
 use crate::node::{Node, Port, Weight};
+use crate::quote::Quoted;
 
 /// Why there is no text.
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +128,11 @@ fn fields(node: &Node, port: Port) -> Fields<'_> {
 /// One line of what the library prints over several, with a picture of the place.
 fn parse_reason(error: &handlebars::TemplateError) -> String {
     let place = error.pos().map_or(String::new(), |(line, column)| format!("line {line}, column {column}: "));
-    let reason = error.reason().to_string();
-    // The library's grammar errors draw the place over several lines; the last one says what was expected.
-    let last = reason.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("");
-    format!("{place}{}", last.trim().trim_start_matches("= "))
+    match error.reason() {
+        // The library lists the rules of its grammar, which helps nobody.
+        TemplateErrorReason::InvalidSyntax(_) => format!("{place}not valid Handlebars: is a }}}} or a {{{{/each}}}} missing?"),
+        reason => format!("{place}{}", reason.to_string().replace('\n', " ")),
+    }
 }
 
 fn data_reason(error: &handlebars::RenderError) -> String {
@@ -138,7 +140,10 @@ fn data_reason(error: &handlebars::RenderError) -> String {
         (Some(line), Some(column)) => format!("line {line}, column {column}: "),
         _ => String::new(),
     };
-    format!("{place}{}", error.reason())
+    match error.reason() {
+        RenderErrorReason::MissingVariable(Some(name)) => format!("{place}there is no name {}", Quoted(name)),
+        reason => format!("{place}{reason}"),
+    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,13 @@ pub enum SerfError {
     #[error(transparent)]
     Program(#[from] ProgramError),
     /// It says that it failed.
-    #[error("serf members: {0}")]
-    Failed(String),
+    #[error("serf {command}: {reason}")]
+    Failed {
+        /// What was asked.
+        command: String,
+        /// Its words.
+        reason: String,
+    },
 }
 
 /// The member list of the local agent, as JSON.
@@ -23,12 +28,25 @@ pub enum SerfError {
 /// # Errors
 /// [`SerfError`] when the agent does not run, or does not answer in time.
 pub fn members() -> Result<String, SerfError> {
-    let answer = run("serf", &["members", "-format=json"], "", LIMIT)?;
+    ask(&["members", "-format=json"])
+}
+
+/// What the agents that have a handler for the query `name` answer to `payload` within a second: by member, as JSON.
+///
+/// # Errors
+/// [`SerfError`] when the agent does not run, or does not answer in time.
+pub fn query(name: &str, payload: &str) -> Result<String, SerfError> {
+    ask(&["query", "-format=json", "-no-ack", "-timeout=1s", name, payload])
+}
+
+fn ask(arguments: &[&str]) -> Result<String, SerfError> {
+    let answer = run("serf", arguments, "", LIMIT)?;
     if answer.status.success() {
         return Ok(answer.stdout);
     }
     // It says on either output why it failed.
     let said = format!("{}{}", answer.stderr, answer.stdout);
     let reason = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it does not say why");
-    Err(SerfError::Failed(reason.trim().to_owned()))
+    let command = arguments.first().copied().unwrap_or_default().to_owned();
+    Err(SerfError::Failed { command, reason: reason.trim().to_owned() })
 }

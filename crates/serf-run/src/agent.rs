@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+/// Its name in the agent's directory.
+pub(crate) const FILE: &str = "agent.json";
+
 /// The part of the agent's configuration that is used here, by Serf's own names
 /// (Serf 0.10.1, `cmd/serf/command/agent/config.go`).
 #[derive(Debug, Serialize)]

@@ -14,9 +14,10 @@ use lb_core::options::LogOptions;
 use lb_core::replace::replace;
 
 mod agent;
+mod name;
 mod ready;
 
-use agent::Agent;
+use agent::{Agent, FILE};
 use ready::Ready;
 
 const EXAMPLES: &str = "  serf-run                                          # in a run script, with the environment of the image
@@ -61,6 +62,13 @@ pub struct SerfRun {
     /// Directory for the agent's configuration and its snapshot of the cluster
     #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
     dir: PathBuf,
+    /// Instead: ask the balancers whether they know this member by its address; 65 if they know it by another one, so that
+    /// the agent should be started anew, under another name
+    #[arg(long)]
+    check_name: bool,
+    /// Instead: print the address by which the agent knows the member named on standard input; answers that question
+    #[arg(long, conflicts_with = "check_name")]
+    tell_address: bool,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -92,10 +100,17 @@ fn tag(text: &str) -> Result<Tag, &'static str> {
 /// # Errors
 /// When the configuration cannot be written, or the agent cannot be started.
 pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
+    if tool.tell_address {
+        return name::tell();
+    }
+    if tool.check_name {
+        return name::check(&tool.dir, reporter);
+    }
     let configuration = serde_json::to_vec_pretty(&tool.agent()?).context("write the agent's configuration")?;
     tool.ready.wait(tool.ready_timeout.into(), reporter);
     fs::create_dir_all(&tool.dir).with_context(|| format!("make {}", tool.dir.display()))?;
-    let path = tool.dir.join("agent.json");
+    name::forget(&tool.dir).with_context(|| format!("write in {}", tool.dir.display()))?;
+    let path = tool.dir.join(FILE);
     replace(&path, &configuration, 0o600).with_context(|| format!("write {}", path.display()))?;
     match become_agent(&path)? {}
 }
@@ -117,16 +132,13 @@ impl SerfRun {
 }
 
 impl SerfRun {
-    /// The name to join under. While the cluster still knows a dead member of this name under another address, Serf
-    /// makes the newcomer quit, and would refuse the name for another half minute: then the name gets a number.
+    /// The name to join under.
     fn member_name(&self) -> Result<String> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname().context("ask for the hostname")?.to_string_lossy().into_owned(),
         };
-        // The service's finish script adds a line whenever the agent quits by itself.
-        let refused = fs::read_to_string(self.dir.join("name-refused")).map_or(0, |lines| lines.lines().count());
-        Ok(if refused == 0 { name } else { format!("{name}-{}", refused + 1) })
+        Ok(name::numbered(&name, &self.dir))
     }
 }
 

@@ -13,6 +13,8 @@ use crate::hints::Hints;
 
 /// Longest pause between two syncs in a burst of hints.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Time in which the agent beside it starts.
+const START: Duration = Duration::from_secs(3);
 /// Hints that come this long after the one before do not belong to its burst.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -22,6 +24,8 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut alone = Alone::default();
     let mut trouble = Trouble::default();
     let mut pace = Pace::default();
+    // The agent starts at the same time; that it is not there at once is not worth a line.
+    let _ = tool.list_within(START);
     loop {
         trouble.note(round(tool, &mut alone, reporter), reporter);
         let hinted = hints.wait(*tool.every)?;

@@ -74,14 +74,14 @@ pub fn run(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
         return follow::follow(tool, reporter);
     }
     let absent = if tool.from.is_some() { Absent::Remove } else { Absent::KeepWhenAlone };
-    let list = tool.list_in_time()?;
+    let list = tool.list_within(*tool.wait)?;
     tool.apply(&list, absent, reporter)
 }
 
 impl SyncNodes {
-    /// The member list; a failure is tried again until `--wait` is over.
-    fn list_in_time(&self) -> Result<MemberList> {
-        let deadline = Instant::now() + *self.wait;
+    /// The member list; a failure is tried again until the time is over.
+    fn list_within(&self, wait: Duration) -> Result<MemberList> {
+        let deadline = Instant::now() + wait;
         loop {
             match self.list() {
                 Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
