@@ -129,7 +129,7 @@ pub fn render(options: &RenderOptions, settings: &BTreeMap<String, String>) -> R
 /// [`PublishError`].
 pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, PublishError> {
     let Rendered { text, skipped } = render(&options.render, &BTreeMap::new())?;
-    let mut target = Target::new(&options.process, text)?;
+    let target = Target::new(&options.process, text)?;
     let applied = target.apply(false)?;
     Ok(Published { written: target.differs, applied, skipped })
 }
@@ -192,7 +192,7 @@ impl<'a> Target<'a> {
         Ok(Self { options, old: Some(text.clone()), text, differs: false, record: record_path(&options.master_socket) })
     }
 
-    fn apply(&mut self, force: bool) -> Result<Applied, PublishError> {
+    fn apply(&self, force: bool) -> Result<Applied, PublishError> {
         let Some(mut session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? else {
             self.write()?;
             return Ok(Applied::NotRunning);
@@ -220,7 +220,7 @@ impl<'a> Target<'a> {
     }
 
     /// Runs the commands, then replaces the file and records what runs.
-    fn run(&mut self, commands: Vec<Command>, running: Option<&Running>, session: &mut Session) -> Result<Applied, PublishError> {
+    fn run(&self, commands: Vec<Command>, running: Option<&Running>, session: &mut Session) -> Result<Applied, PublishError> {
         // A full disk shows here, before anything is changed.
         let staged = self.stage()?;
         // Only a changed template makes servers anew, and it may be wrong: a server that works must not be lost for it.
@@ -268,39 +268,42 @@ impl<'a> Target<'a> {
 
     /// Replaces the file after HAProxy found it valid, and lets HAProxy read it. `touched` says that the process was
     /// changed already, so that it must read the old file again if the new one is no good.
-    fn reload(&mut self, reason: String, touched: bool) -> Result<Applied, PublishError> {
-        let result = self.read_anew();
-        if result.is_err() && (touched || self.differs) {
-            self.restore(touched);
+    fn reload(&self, reason: String, touched: bool) -> Result<Applied, PublishError> {
+        if let Err(error) = self.read_anew() {
+            if touched {
+                // The error that led here is the one to tell; what fails here as well is mended by the next run.
+                let _ = remove_if_there(&self.record);
+                let _ = haproxy::reload(&self.options.master_socket);
+            }
+            return Err(error);
         }
-        let session = result?;
-        if let Some(session) = session {
+        if let Some(session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? {
             self.store(&Running { text: self.text.clone(), leaving: Vec::new() }, &session)?;
         }
         Ok(Applied::Reload(reason))
     }
 
-    fn read_anew(&self) -> Result<Option<Session>, PublishError> {
-        if let Some(staged) = self.stage()? {
+    fn read_anew(&self) -> Result<(), PublishError> {
+        let staged = self.stage()?;
+        let replaced = staged.is_some();
+        if let Some(staged) = staged {
             self.check()?;
             self.commit(staged)?;
         }
-        haproxy::reload(&self.options.master_socket)?;
-        Ok(haproxy::find(&self.options.master_socket, &self.options.admin_socket)?)
+        haproxy::reload(&self.options.master_socket).inspect_err(|_| {
+            if replaced {
+                self.put_back();
+            }
+        })?;
+        Ok(())
     }
 
-    /// Puts the last good file back, and lets the process read it again if it was changed. The error that led here is
-    /// the one to tell; what fails here as well is mended by the next run.
-    fn restore(&self, touched: bool) {
-        if let Some(old) = &self.old {
-            let _ = replace(&self.options.config, old.as_bytes(), MODE);
-        } else {
-            let _ = remove_if_there(&self.options.config);
-        }
-        if touched {
-            let _ = remove_if_there(&self.record);
-            let _ = haproxy::reload(&self.options.master_socket);
-        }
+    /// Puts the last good file back. If that fails as well, the next run mends it.
+    fn put_back(&self) {
+        let _ = match &self.old {
+            Some(old) => replace(&self.options.config, old.as_bytes(), MODE),
+            None => remove_if_there(&self.options.config).map(drop),
+        };
     }
 
     fn stage(&self) -> Result<Option<Staged>, PublishError> {

@@ -54,7 +54,7 @@ pub fn run(tool: &ReloadHa, reporter: &Reporter) -> Result<Exit> {
             None => format!("# {}\n", Applied::NotRunning),
             Some(Plan::Reload(reason)) => format!("# reload: {reason}\n"),
             Some(Plan::Commands(commands)) if commands.is_empty() => format!("# {}\n", Applied::Nothing),
-            Some(Plan::Commands(commands)) => commands.iter().map(|command| format!("{command}\n")).collect(),
+            Some(Plan::Commands(commands)) => commands.iter().fold(String::new(), |text, command| text + &format!("{command}\n")),
         };
         io::stdout().write_all(text.as_bytes()).context("write standard output")?;
     } else {

@@ -146,7 +146,7 @@ fn diff_prints_what_would_change_and_writes_nothing() {
 fn diff_without_a_file_prints_the_whole_text() {
     let world = two_nodes(LAB_TEMPLATE);
     let diff = printed(&render(&world, &["--diff"]).success());
-    let added: String = diff.lines().skip(2).filter_map(|line| line.strip_prefix('+')).map(|line| format!("{line}\n")).collect();
+    let added: String = diff.lines().skip(2).filter_map(|line| line.strip_prefix('+')).flat_map(|line| [line, "\n"]).collect();
     assert_eq!(added, printed(&render(&world, &["--stdout"]).success()));
     assert!(!world.config().exists());
 }
