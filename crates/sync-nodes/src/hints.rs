@@ -1,7 +1,8 @@
 //! Hints that the member list may have changed: lines of `serf monitor`, and event handlers that knock.
 //!
-//! Serf's log tells a change some 20 ms after it, its event handlers a second later. Nothing is read out of a hint, and
-//! a lost one costs only time.
+//! Serf's log tells a change some 20 ms after it, its event handlers a second later. That a member is about to leave is
+//! only told at the level of debugging, some 300 ms before that it has left. Nothing is read out of a hint, and a lost one
+//! costs only time.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -19,8 +20,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Pause before the monitor is started again when it ended: the agent restarts, or does not run yet.
 const RESTART: Duration = Duration::from_millis(500);
-/// What a line of the agent's log has when a member changed.
-const WORD: &[u8] = b"EventMember";
+/// What a line of the agent's log has when a member changed, or is about to leave.
+const WORDS: [&[u8]; 2] = [b"EventMember", b"messageLeave"];
+/// Bytes at the end of what was read that may be the beginning of a word.
+const TAIL: usize = 11;
 
 /// The sources of hints.
 pub(crate) struct Hints {
@@ -108,7 +111,7 @@ impl Monitor {
         // The monitor ends with us, however we end; by itself it would only notice at the agent's next line.
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "TERM", "serf", "monitor", "-log-level=info"])
+            .args(["--pdeathsig", "TERM", "serf", "monitor", "-log-level=debug"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -125,8 +128,8 @@ impl Monitor {
             Ok(0) => None,
             Ok(length) => {
                 self.tail.extend(buffer.iter().take(length));
-                let heard = self.tail.windows(WORD.len()).any(|window| window == WORD);
-                let keep = if heard { 0 } else { WORD.len() - 1 };
+                let heard = WORDS.iter().any(|word| self.tail.windows(word.len()).any(|window| window == *word));
+                let keep = if heard { 0 } else { TAIL };
                 self.tail.drain(..self.tail.len().saturating_sub(keep));
                 Some(heard)
             }
