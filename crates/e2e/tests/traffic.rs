@@ -120,6 +120,33 @@ fn no_request_is_lost_while_nodes_come_and_stop() {
 }
 
 #[test]
+fn a_websocket_echoes_through_the_balancer() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 1);
+    let script = "const socket = new (require('ws'))(process.argv[1]);
+        socket.on('open', () => socket.send('is anybody there?'));
+        socket.on('message', (data) => { console.log(String(data)); socket.close(1000); });
+        socket.on('error', (error) => { console.error(error.message); process.exit(1); });";
+    let url = format!("ws://{}/ws", balancer.address());
+    assert_eq!(nodes[0].exec(&["node", "-e", script, &url]), "is anybody there?\n");
+}
+
+#[test]
+fn a_request_tells_the_node_where_it_came_from() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
+    // In the place of the application, what shows the headers that it is sent.
+    let show = "require('http').createServer((request, answer) => answer.end(JSON.stringify(request.headers))).listen(3999)";
+    let server = ["exec", "-d", &nodes[0].name, "node", "-e", show];
+    let _ = e2e::docker::docker(&server);
+    let _ = nodes[0].exec(&["serf", "tags", "-set", "port=3999"]);
+    let answer = eventually("the node is asked at its other port", 10, || {
+        let answer = balancer.get("/", None)?;
+        answer.field("x-forwarded-for").map(|from| (from, answer))
+    });
+    assert!(answer.0.parse::<std::net::IpAddr>().is_ok(), "{}", answer.0);
+    assert_eq!(answer.1.field("x-forwarded-port").unwrap(), "80");
+}
+
+#[test]
 fn a_download_goes_on_to_its_end_while_its_node_is_stopped() {
     let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
     let url = format!("http://127.0.0.1:{}/slow?seconds=5", balancer.port(80));
