@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use e2e::docker::docker;
 use e2e::wait::same;
 use e2e::{Lab, Look, eventually};
 
@@ -40,6 +39,7 @@ fn stopped_killed_and_removed_nodes_are_taken_out_and_started_ones_come_back() {
     let (lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 4);
     let [s1, s2, s3, s4] = &nodes[..] else { unreachable!() };
 
+    let old = s1.address();
     s1.stop();
     balancer.settles_on(&[s2, s3, s4], 10);
     s2.kill();
@@ -48,7 +48,6 @@ fn stopped_killed_and_removed_nodes_are_taken_out_and_started_ones_come_back() {
     balancer.settles_on(&[s4], 20);
 
     // The lowest free address goes to the next container: s1 comes back under another one.
-    let old = s1.inspect("{{.NetworkSettings.IPAddress}}");
     let taker = lab.node("s5");
     s1.start();
     assert_ne!(s1.address(), old);
@@ -181,5 +180,4 @@ fn nodes_on_another_network_stay_out() {
     let (_other_lab, other, others) = Lab::with_nodes(Look::Plain, 1);
     balancer.settles_on(&[&nodes[0]], 5);
     other.settles_on(&[&others[0]], 5);
-    assert!(!docker(&["ps", "-q"]).is_empty());
 }
