@@ -1,0 +1,3 @@
+//! churn: to be written.
+
+fn main() {}

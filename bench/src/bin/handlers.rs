@@ -1,0 +1,3 @@
+//! handlers: to be written.
+
+fn main() {}

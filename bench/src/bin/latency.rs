@@ -1,0 +1,3 @@
+//! latency: to be written.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! traffic: to be written.
+
+fn main() {}
