@@ -1,8 +1,8 @@
-//! The member list that `serf members -format=json` prints.
+//! The member list of a Serf agent, as its RPC tells it and as `serf members -format=json` prints it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::member::Member;
 use crate::node::{Node, NodeError, NodeName};
@@ -22,44 +22,54 @@ pub struct MemberList {
     pub alive: usize,
 }
 
+/// A member as the agent lists it: nothing of it is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Its IP address, without port.
+    #[serde(rename = "addr", deserialize_with = "without_port")]
+    pub address: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// `alive`, `leaving`, `left`, `failed` or `none`.
+    pub status: String,
+}
+
 #[derive(Deserialize)]
 struct Document {
-    members: Vec<Entry>,
+    members: Vec<Listed>,
 }
 
-#[derive(Deserialize)]
-struct Entry {
-    name: String,
-    /// Address and gossip port, `172.18.0.2:7946` or `[fd00::2]:7946`.
-    addr: String,
-    #[serde(default)]
-    tags: BTreeMap<String, String>,
-    status: String,
-}
-
-impl Entry {
-    /// The address alone.
-    fn ip(&self) -> &str {
-        let address = self.addr.rsplit_once(':').map_or("", |(ip, _)| ip);
-        address.trim_start_matches('[').trim_end_matches(']')
-    }
+/// The address of `172.18.0.2:7946` or `[fd00::2]:7946`.
+fn without_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address = text.rsplit_once(':').map_or("", |(address, _)| address);
+    Ok(address.trim_start_matches('[').trim_end_matches(']').to_owned())
 }
 
 impl MemberList {
-    /// Reads the list, and picks out the members of `role`.
+    /// Reads the list that `serf members -format=json` prints, and picks out the members of `role`.
     ///
     /// # Errors
     /// When the text is not the JSON of a member list; nothing of such a text is used.
     pub fn parse(json: &str, role: &str) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_str(json)?;
-        let mut list = Self { members: document.members.len(), ..Self::default() };
-        for entry in &document.members {
-            list.add(entry, role);
-        }
-        Ok(list)
+        Ok(Self::of(&document.members, role))
     }
 
-    fn add(&mut self, entry: &Entry, role: &str) {
+    /// Picks out the members of `role`.
+    #[must_use]
+    pub fn of(members: &[Listed], role: &str) -> Self {
+        let mut list = Self { members: members.len(), ..Self::default() };
+        for entry in members {
+            list.add(entry, role);
+        }
+        list
+    }
+
+    fn add(&mut self, entry: &Listed, role: &str) {
         if entry.status != "alive" {
             self.gone.extend(entry.name.parse());
             return;
@@ -67,7 +77,7 @@ impl MemberList {
         self.alive += 1;
         let member = Member {
             name: &entry.name,
-            address: entry.ip(),
+            address: &entry.address,
             role: entry.tags.get("role").map_or("", String::as_str),
             tags: entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())),
         };
@@ -80,13 +90,10 @@ impl MemberList {
 }
 
 /// The address of the member `name` in the list, unless it has left: its name is free then.
-///
-/// # Errors
-/// When the text is not the JSON of a member list.
-pub fn address_of(json: &str, name: &str) -> Result<Option<String>, serde_json::Error> {
-    let document: Document = serde_json::from_str(json)?;
-    let entry = document.members.iter().find(|entry| entry.name == name && entry.status != "left");
-    Ok(entry.map(|entry| entry.ip().to_owned()))
+#[must_use]
+pub fn address_of<'a>(members: &'a [Listed], name: &str) -> Option<&'a str> {
+    let entry = members.iter().find(|entry| entry.name == name && entry.status != "left");
+    entry.map(|entry| entry.address.as_str())
 }
 
 #[cfg(test)]
@@ -130,10 +137,12 @@ mod tests {
     #[test]
     fn a_member_that_left_has_no_address() {
         let members = [entry("s1", "172.18.0.3:7946", "", "failed"), entry("s2", "[fd00::3]:7946", "", "left")].join(",");
-        let json = format!(r#"{{"members":[{members}]}}"#);
-        assert_eq!(address_of(&json, "s1").unwrap().as_deref(), Some("172.18.0.3"));
-        assert_eq!(address_of(&json, "s2").unwrap(), None);
-        assert_eq!(address_of(&json, "s3").unwrap(), None);
+        let members: Document = serde_json::from_str(&format!(r#"{{"members":[{members}]}}"#)).unwrap();
+        let members = members.members;
+        assert_eq!(members[1].address, "fd00::3");
+        assert_eq!(address_of(&members, "s1"), Some("172.18.0.3"));
+        assert_eq!(address_of(&members, "s2"), None);
+        assert_eq!(address_of(&members, "s3"), None);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! the query `address` with the address by which they know a name; a member that they know by another one takes the name
 //! with a number.
 
-use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -44,7 +43,7 @@ pub(crate) fn forget(dir: &Path) -> io::Result<()> {
 pub(crate) fn tell() -> Result<Exit> {
     let mut name = String::new();
     io::stdin().take(1024).read_to_string(&mut name).context("read standard input")?;
-    if let Some(address) = address_of(&members()?, name.trim_end()).context("read the member list")? {
+    if let Some(address) = address_of(&members()?, name.trim_end()) {
         writeln!(io::stdout(), "{address}").context("write standard output")?;
     }
     Ok(Exit::Done)
@@ -55,28 +54,21 @@ struct Configuration {
     node_name: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Answers {
-    responses: BTreeMap<String, String>,
-}
-
 /// Asks the balancers by which address they know this member. [`Exit::Refused`] tells that it is another one; that is
 /// noted for the next start. An agent that does not answer yet, or a cluster in which nobody answers, says nothing.
 pub(crate) fn check(dir: &Path, reporter: &Reporter) -> Result<Exit> {
     if dir.join(ACCEPTED).exists() {
         return Ok(Exit::Done);
     }
-    let Ok(json) = members() else { return Ok(Exit::Done) };
+    let Ok(members) = members() else { return Ok(Exit::Done) };
     let path = dir.join(FILE);
     let configuration = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let name =
         serde_json::from_slice::<Configuration>(&configuration).with_context(|| format!("read {}", path.display()))?.node_name;
-    let Some(own) = address_of(&json, &name).context("read the member list")? else { return Ok(Exit::Done) };
-    let answers: Answers = serde_json::from_str(&query(QUERY, &name)?).context("read the answers of the balancers")?;
-    let known: Vec<&str> =
-        answers.responses.values().map(|address| address.trim()).filter(|address| !address.is_empty()).collect();
-    if known.contains(&own.as_str()) {
+    let Some(own) = address_of(&members, &name) else { return Ok(Exit::Done) };
+    let answers = query(QUERY, &name)?;
+    let known: Vec<&str> = answers.values().map(|address| address.trim()).filter(|address| !address.is_empty()).collect();
+    if known.contains(&own) {
         fs::write(dir.join(ACCEPTED), "").with_context(|| format!("write in {}", dir.display()))?;
     } else if let Some(other) = known.first() {
         let path = dir.join(REFUSED);

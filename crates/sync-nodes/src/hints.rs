@@ -1,4 +1,4 @@
-//! Hints that the member list may have changed: lines of `serf monitor`, and event handlers that knock.
+//! Hints that the member list may have changed: lines of the agent's log, and event handlers that knock.
 //!
 //! Serf's log tells a change some 20 ms after it, its event handlers a second later. That a member is about to leave is
 //! only told at the level of debugging, some 300 ms before that it has left. Nothing is read out of a hint, and a lost one
@@ -6,20 +6,20 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lb_core::log::Reporter;
+use lb_core::serf;
 use lb_core::wake::{listen, pipe_path};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Pause before the monitor is started again when it ended: the agent restarts, or does not run yet.
-const RESTART: Duration = Duration::from_millis(500);
+const RESTART: Duration = Duration::from_millis(100);
 /// What a line of the agent's log has when a member changed, or is about to leave.
 const WORDS: [&[u8]; 2] = [b"EventMember", b"messageLeave"];
 /// Bytes at the end of what was read that may be the beginning of a word.
@@ -32,9 +32,9 @@ pub(crate) struct Hints {
     monitor_at: Instant,
 }
 
+/// The agent's log as it is written.
 struct Monitor {
-    child: Child,
-    output: ChildStdout,
+    log: TcpStream,
     /// The end of what was read before, in case the word is cut in two.
     tail: Vec<u8>,
 }
@@ -47,12 +47,14 @@ impl Hints {
         Self { knock: knock.ok(), monitor: None, monitor_at: Instant::now() }
     }
 
-    /// Waits for a hint, at most for `limit`; says whether there was one. A monitor that starts anew first prints what
-    /// the agent logged before, so what happened without one is not missed.
+    /// Waits for a hint, at most for `limit`; says whether there was one. That the monitor starts is one too: what
+    /// happened without it was not heard.
     pub(crate) fn wait(&mut self, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         loop {
-            self.start_monitor();
+            if self.start_monitor() {
+                return Ok(true);
+            }
             let until = if self.monitor.is_none() { deadline.min(self.monitor_at) } else { deadline };
             self.poll(until.saturating_duration_since(Instant::now()))?;
             if self.take() {
@@ -71,7 +73,7 @@ impl Hints {
 
     fn poll(&self, limit: Duration) -> Result<bool> {
         let sources: [Option<BorrowedFd>; 2] =
-            [self.knock.as_ref().map(AsFd::as_fd), self.monitor.as_ref().map(|monitor| monitor.output.as_fd())];
+            [self.knock.as_ref().map(AsFd::as_fd), self.monitor.as_ref().map(|monitor| monitor.log.as_fd())];
         let mut fds: Vec<PollFd> = sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, limit) {
@@ -97,34 +99,28 @@ impl Hints {
         knocked || heard
     }
 
-    /// Starts the monitor if none runs. That it cannot be started is told by the member list too, which needs the same.
-    fn start_monitor(&mut self) {
-        if self.monitor.is_none() && Instant::now() >= self.monitor_at {
-            self.monitor = Monitor::start();
-            self.monitor_at = Instant::now() + RESTART;
+    /// Starts the monitor if none runs; says whether it did. That it cannot be started is told by the member list too, which needs the same.
+    fn start_monitor(&mut self) -> bool {
+        if self.monitor.is_some() || Instant::now() < self.monitor_at {
+            return false;
         }
+        self.monitor = Monitor::start();
+        self.monitor_at = Instant::now() + RESTART;
+        self.monitor.is_some()
     }
 }
 
 impl Monitor {
     fn start() -> Option<Self> {
-        // The monitor ends with us, however we end; by itself it would only notice at the agent's next line.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "TERM", "serf", "monitor", "-log-level=debug"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = command.spawn().ok()?;
-        let output = child.stdout.take()?;
-        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
-        Some(Self { child, output, tail: Vec::new() })
+        let log = serf::monitor().ok()?;
+        log.set_nonblocking(true).ok()?;
+        Some(Self { log, tail: Vec::new() })
     }
 
     /// Reads what is there: whether it speaks of a member, or `None` at its end.
     fn heard(&mut self) -> Option<bool> {
         let mut buffer = [0; 4096];
-        match self.output.read(&mut buffer) {
+        match self.log.read(&mut buffer) {
             Ok(0) => None,
             Ok(length) => {
                 self.tail.extend(buffer.iter().take(length));
@@ -136,13 +132,5 @@ impl Monitor {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(false),
             Err(_) => None,
         }
-    }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        // It has ended, or is of no use any more.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -91,19 +91,19 @@ impl SyncNodes {
     }
 
     fn list(&self) -> Result<MemberList> {
-        let (json, source) = match self.from.as_deref() {
-            None => (serf::members()?, "serf members".to_owned()),
+        let list = match self.from.as_deref() {
+            None => MemberList::of(&serf::members()?, &self.role.role),
             Some(path) if path.as_os_str() == "-" => {
                 let mut json = String::new();
                 io::stdin().read_to_string(&mut json).context("read standard input")?;
-                (json, "standard input".to_owned())
+                MemberList::parse(&json, &self.role.role).context("standard input is no member list")?
             }
             Some(path) => {
-                (fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?, path.display().to_string())
+                let json = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+                MemberList::parse(&json, &self.role.role).with_context(|| format!("{} is no member list", path.display()))?
             }
         };
-        let list = MemberList::parse(&json, &self.role.role).with_context(|| format!("{source} is no member list"))?;
-        ensure!(list.members > 0, "{source} has no member at all, not even its own agent");
+        ensure!(list.members > 0, "the member list has no member at all, not even its own agent");
         Ok(list)
     }
 

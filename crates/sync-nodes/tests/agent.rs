@@ -1,6 +1,11 @@
 //! `sync-nodes` run once beside a real Serf agent, or where one should be.
+#![allow(clippy::unwrap_used, reason = "what the tests share is test code, which the lint cannot know")]
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,16 +65,9 @@ fn without_an_agent_everything_stays_as_it_is() {
     let before = world.snapshot();
     let run = tool(&world, &nowhere()).assert().code(1).stdout("");
     let line = only_line(&run);
-    assert!(line.starts_with("sync-nodes: serf members: ") && line.contains("connection refused"), "{line}");
+    assert!(line.starts_with("sync-nodes: serf agent at 127.") && line.contains(":7373: connection refused"), "{line}");
     assert_eq!(world.log(), [line]);
     assert_eq!(world.snapshot(), before);
-}
-
-#[test]
-fn without_serf_it_says_so() {
-    let world = World::new();
-    let run = tool(&world, &nowhere()).env("PATH", "/nonexistent").assert().code(1);
-    assert_eq!(only_line(&run), "sync-nodes: serf is not installed");
 }
 
 #[test]
@@ -105,8 +103,72 @@ fn an_agent_that_does_not_answer_is_given_up_in_time() {
     let (before, start) = (world.snapshot(), Instant::now());
     let run = tool(&world, &ha.rpc()).assert().code(1);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    assert_eq!(only_line(&run), "sync-nodes: serf did not answer in 3s");
+    assert_eq!(only_line(&run), format!("sync-nodes: serf agent at {} did not answer in 3s", ha.rpc()));
     assert_eq!(world.snapshot(), before);
+}
+
+/// Listens in the place of an agent, and gives this answer to whoever connects.
+fn imposter(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind((loopback(), 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // What is asked is read, else the answer could be lost with the connection.
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn what_is_no_answer_of_an_agent_changes_nothing() {
+    // An answer to the handshake, and what comes after it: nothing, no member list at all, one that ends in a name, one
+    // with an address of three bytes.
+    const ANSWERS: [&[u8]; 6] = [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x82\xa3Seq\x00\xa5Error\xa0",
+        b"\x82\xa3Seq\x00\xa5Error\xa0\x82\xa3Seq\x00\xa5Error\xa0\x81\xa7Members\x90",
+        b"\x82\xa3Seq\x00\xa5Error\xa0\x82\xa3Seq\x00\xa5Error\xa0\x81\xa7Members\x92\x83\xa4Name\xa5s",
+        b"\x82\xa3Seq\x00\xa5Error\xa0\x82\xa3Seq\x00\xa5Error\xa0\x81\xa7Members\x91\x83\xa4Name\xa2s1\xa4Addr\xa3abc\xa6Status\xa5alive",
+    ];
+    let world = World::new();
+    world.register("s1 172.18.0.2");
+    let before = world.snapshot();
+    for answer in ANSWERS {
+        let run = tool(&world, &imposter(answer)).assert().code(1);
+        let line = only_line(&run);
+        let told = ["its answer cannot be read", "no member at all", "connection reset"].iter().any(|words| line.contains(words));
+        assert!(told, "{line}");
+        assert_eq!(world.snapshot(), before);
+    }
+}
+
+#[test]
+fn an_agent_that_wants_a_key_gets_it() {
+    let world = World::new();
+    let key = world.path("key.json");
+    fs::write(&key, r#"{"rpc_auth": "open sesame"}"#).unwrap();
+    let ha = Agent::start_with(loopback(), "ha", &["role=backend"], &[OsStr::new("-config-file"), key.as_os_str()]);
+    let run = tool(&world, &ha.rpc()).assert().code(1);
+    assert!(only_line(&run).contains("Authentication required"), "{run}");
+    let run = tool(&world, &ha.rpc()).env("SERF_RPC_AUTH", "wrong").assert().code(1);
+    assert!(only_line(&run).contains("auth: Invalid authentication token"), "{run}");
+    tool(&world, &ha.rpc()).env("SERF_RPC_AUTH", "open sesame").assert().success();
+    assert_eq!(world.nodes().len(), 1);
+}
+
+#[test]
+fn a_member_with_bytes_that_are_no_text_is_refused_and_the_others_go_in() {
+    let world = World::new();
+    let ha = Agent::start("ha", &["role=balancer"]);
+    let good = Agent::start("s1", &["role=backend"]);
+    let bad = Agent::start_with(loopback(), "s2", &["role=backend"], &[OsStr::from_bytes(b"-tag=weight=\xff\xfe")]);
+    [&good, &bad].iter().for_each(|agent| agent.join(&ha));
+    let run = tool(&world, &ha.rpc()).assert().code(65);
+    assert_eq!(world.nodes(), [format!("s1 {}", good.address())]);
+    run.stderr(predicates::str::contains("member 's2' refused: weight '\\u{fffd}\\u{fffd}' is not 0 to 256\n"));
 }
 
 #[test]

@@ -36,16 +36,6 @@ fn eventually_nodes(world: &World, nodes: &[&str]) {
     eventually(&format!("the servers are {nodes:?}"), || world.config().exists() && world.servers().len() == nodes.len());
 }
 
-/// Process ids of `serf monitor` beside the agent that takes commands at `rpc`.
-fn monitors(rpc: &str) -> Vec<String> {
-    let is_one = |pid: &String| {
-        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        read("cmdline").contains("monitor") && read("environ").contains(&format!("SERF_RPC_ADDR={rpc}\0"))
-    };
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    processes.filter(|name| name.bytes().all(|b| b.is_ascii_digit())).filter(is_one).collect()
-}
-
 #[test]
 fn joins_leaves_and_tags_are_seen_at_once() {
     let world = World::new();
@@ -97,7 +87,6 @@ fn hints_come_again_after_the_agent_was_restarted() {
     let rpc = ha.rpc();
     let _service = follow(&world, &rpc, &NEVER);
     eventually_nodes(&world, &[]);
-    eventually("there is a monitor", || !monitors(&rpc).is_empty());
     let ha = Agent::start_at(ha.kill(), "ha", &["role=balancer"]);
     let _s1 = node("s1", &ha);
     eventually_nodes(&world, &["s1"]);
@@ -202,17 +191,4 @@ fn it_ends_at_sigterm() {
     eventually_nodes(&world, &[]);
     service.signal(Signal::SIGTERM);
     service.wait();
-}
-
-#[test]
-fn it_leaves_no_process_behind() {
-    let world = World::new();
-    let ha = balancer();
-    let mut service = follow(&world, &ha.rpc(), &NEVER);
-    eventually("there is a monitor", || !monitors(&ha.rpc()).is_empty());
-    // The agent has nothing more to log, on which a monitor without reader would end by itself.
-    eventually("the agent is quiet", || ha.log().contains("Received event: member-join"));
-    service.signal(Signal::SIGTERM);
-    service.wait();
-    eventually("the monitor is gone", || monitors(&ha.rpc()).is_empty());
 }

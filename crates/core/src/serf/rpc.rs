@@ -1,0 +1,189 @@
+//! Serf's RPC: MessagePack over TCP (Serf's documentation, "RPC protocol", version 1).
+//!
+//! A request is a header and, for most commands, a body; so is what comes back.
+
+use std::env;
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Time that the agent has for all it is asked on one connection. It answers within a millisecond, and a query in a
+/// second; one that hangs must not hang its caller.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Where an agent listens unless it is told otherwise.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:7373";
+/// Most bytes of one answer: some hundred thousand members.
+const LARGEST: u64 = 64 << 20;
+
+/// Why the agent gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SerfError {
+    /// There is no agent, or it went away.
+    #[error("serf agent at {address}: {}", .source.to_string().to_lowercase())]
+    Io {
+        /// Where it should be.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("serf agent at {address} did not answer in {LIMIT:?}")]
+    TimedOut {
+        /// Where it is.
+        address: String,
+    },
+    /// What it said is not Serf's protocol, or was cut off.
+    #[error("serf agent at {address}: its answer cannot be read")]
+    Nonsense {
+        /// Where it is.
+        address: String,
+    },
+    /// It says that it failed.
+    #[error("serf agent at {address}: {command}: {reason}")]
+    Refused {
+        /// Where it is.
+        address: String,
+        /// What was asked.
+        command: &'static str,
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// Bytes of other members as text.
+pub(super) fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request {
+    command: &'static str,
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Response {
+    error: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Handshake {
+    version: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Auth {
+    auth_key: String,
+}
+
+/// A connection to the agent.
+pub(super) struct Session {
+    address: String,
+    command: &'static str,
+    answers: BufReader<Timed>,
+}
+
+impl Session {
+    /// Connects, and says which version is spoken.
+    pub(super) fn open() -> Result<Self, SerfError> {
+        let address = setting("SERF_RPC_ADDR").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
+        let deadline = Instant::now() + LIMIT;
+        let stream = connect(&address).map_err(|source| failed(&address, source))?;
+        let mut session = Self { address, command: "handshake", answers: BufReader::new(Timed { stream, deadline }) };
+        session.call("handshake", Some(Handshake { version: 1 }))?;
+        if let Some(auth_key) = setting("SERF_RPC_AUTH") {
+            session.call("auth", Some(Auth { auth_key }))?;
+        }
+        Ok(session)
+    }
+
+    /// Gives a command, and reads the header of the answer.
+    pub(super) fn call(&mut self, command: &'static str, body: Option<impl Serialize>) -> Result<(), SerfError> {
+        self.command = command;
+        let mut request = rmp_serde::to_vec_named(&Request { command, seq: 0 }).map_err(|_| self.nonsense())?;
+        if let Some(body) = body {
+            request.append(&mut rmp_serde::to_vec_named(&body).map_err(|_| self.nonsense())?);
+        }
+        self.answers.get_mut().stream.write_all(&request).map_err(|source| failed(&self.address, source))?;
+        self.header()
+    }
+
+    /// Reads the header of an answer.
+    pub(super) fn header(&mut self) -> Result<(), SerfError> {
+        let response: Response = self.body()?;
+        if response.error.is_empty() {
+            return Ok(());
+        }
+        Err(SerfError::Refused { address: self.address.clone(), command: self.command, reason: response.error })
+    }
+
+    /// Reads the body of an answer.
+    pub(super) fn body<T: DeserializeOwned>(&mut self) -> Result<T, SerfError> {
+        use rmp_serde::decode::Error;
+        rmp_serde::from_read((&mut self.answers).take(LARGEST)).map_err(|error| match error {
+            Error::InvalidMarkerRead(source) | Error::InvalidDataRead(source) if source.kind() != ErrorKind::UnexpectedEof => {
+                failed(&self.address, source)
+            }
+            _ => self.nonsense(),
+        })
+    }
+
+    pub(super) fn nonsense(&self) -> SerfError {
+        SerfError::Nonsense { address: self.address.clone() }
+    }
+
+    /// The connection itself; what was read ahead is dropped.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.answers.into_inner().stream
+    }
+}
+
+fn setting(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(ErrorKind::InvalidInput, "this is no address");
+    for candidate in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&candidate, LIMIT) {
+            Ok(stream) => {
+                stream.set_write_timeout(Some(LIMIT))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn failed(address: &str, source: io::Error) -> SerfError {
+    let address = address.to_owned();
+    match source.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => SerfError::TimedOut { address },
+        _ => SerfError::Io { address, source },
+    }
+}
+
+/// A connection that is read until the deadline, however slowly its bytes come.
+struct Timed {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
+    }
+}
