@@ -1,0 +1,11 @@
+// Fills a Handlebars template in: node render.js TEMPLATE <LINES, each of them `<name> <address>`.
+const fs = require('fs');
+const handlebars = require('handlebars');
+
+const lines = fs.readFileSync(0, 'utf8').trim().split('\n');
+const addresses = lines.map((line) => {
+  const [host, ip] = line.split(' ');
+  return { host, ip, port: process.env.BACKEND_PORT, weight: 100 };
+});
+const template = handlebars.compile(fs.readFileSync(process.argv[2], 'utf8'), { noEscape: true });
+process.stdout.write(template({ addresses }));
