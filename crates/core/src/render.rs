@@ -10,6 +10,10 @@ use serde::Serialize;
 use crate::node::{Node, Port, Weight};
 use crate::quote::Quoted;
 
+mod plain;
+
+use plain::Plain;
+
 /// Why there is no text.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
@@ -65,28 +69,24 @@ struct Fields<'a> {
     drain: bool,
 }
 
-/// A compiled template.
+/// A template that was read.
 #[derive(Debug)]
 pub struct Template {
     path: PathBuf,
-    handlebars: Handlebars<'static>,
+    text: String,
+    /// Set when it needs no engine.
+    plain: Option<Plain>,
 }
 
 impl Template {
-    /// Reads and compiles the Handlebars template in the file `path`.
+    /// Reads the Handlebars template in the file `path`.
     ///
     /// # Errors
-    /// [`RenderError::Read`] and [`RenderError::Parse`].
+    /// [`RenderError::Read`].
     pub fn load(path: &Path) -> Result<Self, RenderError> {
         let text = fs::read_to_string(path).map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
-        let mut handlebars = Handlebars::new();
-        // A misspelt name is an error, not an empty word in the middle of a configuration.
-        handlebars.set_strict_mode(true);
-        handlebars.register_escape_fn(handlebars::no_escape);
-        handlebars
-            .register_template_string("", &text)
-            .map_err(|error| RenderError::Parse { path: path.to_owned(), reason: parse_reason(&error) })?;
-        Ok(Self { path: path.to_owned(), handlebars })
+        let plain = Plain::parse(&text);
+        Ok(Self { path: path.to_owned(), text, plain })
     }
 
     /// Fills the template in: `{{#each addresses}}` with `{{host}}`, `{{ip}}`, `{{port}}`, `{{weight}}` and `{{drain}}`
@@ -94,23 +94,36 @@ impl Template {
     /// has weight 0, one that says no weight 100.
     ///
     /// # Errors
-    /// [`RenderError::Data`] and [`RenderError::Empty`].
+    /// [`RenderError::Parse`], [`RenderError::Data`] and [`RenderError::Empty`].
     pub fn render<'a>(
         &self,
         nodes: impl IntoIterator<Item = &'a Node>,
         port: Port,
         settings: &BTreeMap<String, String>,
     ) -> Result<String, RenderError> {
-        let addresses = nodes.into_iter().map(|node| fields(node, port)).collect();
-        let text = self
-            .handlebars
-            .render("", &Data { addresses, settings })
-            .map_err(|error| RenderError::Data { path: self.path.clone(), reason: data_reason(&error) })?;
+        let addresses: Vec<_> = nodes.into_iter().map(|node| fields(node, port)).collect();
+        let text = match &self.plain {
+            Some(plain) if settings.is_empty() => plain.fill(&addresses),
+            _ => engine(&self.text)
+                .map_err(|error| RenderError::Parse { path: self.path.clone(), reason: parse_reason(&error) })?
+                .render("", &Data { addresses, settings })
+                .map_err(|error| RenderError::Data { path: self.path.clone(), reason: data_reason(&error) })?,
+        };
         if text.trim().is_empty() {
             return Err(RenderError::Empty { path: self.path.clone() });
         }
         Ok(text)
     }
+}
+
+/// The template engine with the template `text`, which has no name.
+fn engine(text: &str) -> Result<Handlebars<'static>, handlebars::TemplateError> {
+    let mut handlebars = Handlebars::new();
+    // A misspelt name is an error, not an empty word in the middle of a configuration.
+    handlebars.set_strict_mode(true);
+    handlebars.register_escape_fn(handlebars::no_escape);
+    handlebars.register_template_string("", text)?;
+    Ok(handlebars)
 }
 
 fn fields(node: &Node, port: Port) -> Fields<'_> {
