@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use nix::fcntl::OFlag;
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use crate::node::{Node, NodeName};
 use crate::replace::{remove_if_there, replace};
 
 /// Longest node file that is read, in bytes; the longest valid line has about 240.
 const LONGEST: usize = 1024;
+/// How many node files make a second thread worth its start.
+const MANY: usize = 200;
 
 /// Why the registry could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,21 +67,21 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::List`] when the directory itself cannot be read.
     pub fn list(&self) -> Result<Listing, RegistryError> {
-        let mut listing = Listing::default();
-        for entry in WalkDir::new(&self.directory).min_depth(1).max_depth(1) {
-            let entry = entry.map_err(|error| RegistryError::List {
-                path: self.directory.clone(),
-                // The only error without one is a loop of links, and none is followed.
-                source: error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into()),
+        let entries = WalkDir::new(&self.directory).min_depth(1).max_depth(1).into_iter();
+        let visible = |entry: &DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+        let entries: Vec<DirEntry> =
+            entries.filter(|entry| entry.as_ref().map_or(true, visible)).collect::<Result<_, _>>().map_err(|error| {
+                RegistryError::List {
+                    path: self.directory.clone(),
+                    // The only error without one is a loop of links, and none is followed.
+                    source: error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into()),
+                }
             })?;
-            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            if hidden {
-                continue;
-            }
-            let node = if entry.file_type().is_file() { read_node(entry.path()) } else { Err("not a plain file".to_owned()) };
+        let mut listing = Listing::default();
+        for (entry, node) in entries.iter().zip(read_nodes(&entries)) {
             match node {
                 Ok(node) => drop(listing.nodes.insert(node.name.clone(), node)),
-                Err(reason) => listing.skipped.push((entry.into_path(), reason)),
+                Err(reason) => listing.skipped.push((entry.path().to_owned(), reason)),
             }
         }
         Ok(listing)
@@ -113,6 +117,26 @@ impl Registry {
         });
         removed.map_err(|source| RegistryError::Write { path, source })
     }
+}
+
+/// Reads node files. Of many, which take 3 µs each, a second thread reads the half.
+fn read_nodes(entries: &[DirEntry]) -> Vec<Result<Node, String>> {
+    let read = |entry: &DirEntry| match entry.file_type().is_file() {
+        true => read_node(entry.path()),
+        false => Err("not a plain file".to_owned()),
+    };
+    let read_all = |entries: &[DirEntry]| entries.iter().map(read).collect::<Vec<_>>();
+    let (here, there) = entries.split_at(if entries.len() < MANY { entries.len() } else { entries.len() / 2 });
+    thread::scope(|scope| {
+        let second = (!there.is_empty()).then(|| thread::Builder::new().spawn_scoped(scope, || read_all(there)));
+        let mut nodes = read_all(here);
+        nodes.extend(match second {
+            Some(Ok(second)) => second.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // No thread can be had: what is left is read here.
+            None | Some(Err(_)) => read_all(there),
+        });
+        nodes
+    })
 }
 
 /// Reads one node file. A link is not followed, a fifo does not block.
@@ -194,6 +218,17 @@ mod tests {
         }
         let listing = registry.list().unwrap();
         assert_eq!((listing.nodes.len(), listing.skipped.len()), (8, 0), "{:?}", listing.skipped);
+    }
+
+    #[test]
+    fn many_nodes_are_all_read() {
+        let (dir, registry) = registry();
+        for number in 0..2 * MANY {
+            fs::write(dir.path().join(format!("s{number}")), format!("s{number} 172.18.0.2\n")).unwrap();
+        }
+        fs::write(dir.path().join("empty"), "").unwrap();
+        let listing = registry.list().unwrap();
+        assert_eq!((listing.nodes.len(), listing.skipped.len()), (2 * MANY, 1));
     }
 
     #[test]
