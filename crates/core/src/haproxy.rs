@@ -15,7 +15,7 @@ mod session;
 
 pub use check::check;
 pub use servers::{Server, parse_servers};
-pub use session::Session;
+pub use session::{Early, Session, current_worker};
 
 use session::Connection;
 
@@ -111,14 +111,15 @@ pub fn reload(master: &Path) -> Result<(), HaproxyError> {
 }
 
 /// The alerts in what HAProxy prints, without its prefixes, as one line.
-fn alerts(output: &str) -> String {
+#[must_use]
+pub fn alerts(output: &str) -> String {
     let alert = |line: &str| -> Option<String> {
         let (_, text) = line.split_once("[ALERT]")?;
         let (_, text) = text.split_once(" : ")?;
         let text = text.strip_prefix("config : ").unwrap_or(text).trim();
         let summary =
             text.starts_with("Error(s) found") || text.starts_with("Fatal errors found") || text.starts_with("Loading failure");
-        (!summary).then(|| text.to_owned())
+        (!summary && !text.is_empty()).then(|| text.to_owned())
     };
     let found: Vec<String> = output.lines().filter_map(alert).take(3).collect();
     if found.is_empty() {
@@ -140,6 +141,7 @@ mod tests {
             [ALERT]    (3) : config : Fatal errors found in configuration.\n";
         assert_eq!(alerts(output), "parsing [/x/haproxy.cfg:7] : unknown keyword 'chekc'; did you mean 'check' maybe ?");
         assert_eq!(alerts("something else\n\n"), "something else");
+        assert_eq!(alerts("[ALERT]    (3) : config : \nLoading failure!\n"), "Loading failure!");
         assert_eq!(alerts(""), "it does not say why");
     }
 

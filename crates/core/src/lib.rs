@@ -23,6 +23,7 @@ pub mod members;
 pub mod node;
 pub mod options;
 pub mod plan;
+mod process;
 pub mod program;
 pub mod publish;
 pub mod quote;

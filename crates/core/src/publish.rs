@@ -10,6 +10,7 @@ use crate::haproxy::{self, HaproxyError, Session, parse_servers};
 use crate::lock::{Lock, LockError};
 use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
 use crate::plan::{Action, Command, Plan, plan};
+use crate::process::{Look, Process, SERVERS};
 use crate::program::ProgramError;
 use crate::registry::{Listing, Registry, RegistryError};
 use crate::render::{RenderError, Template};
@@ -18,8 +19,6 @@ use crate::running::{Running, record_path};
 
 /// Permissions of the configuration file: everybody in the container may look at it.
 const MODE: u32 = 0o644;
-/// What a worker is asked for the servers that it has.
-const SERVERS: &str = "show servers state";
 
 /// Why file and process stay as they were.
 #[derive(Debug, thiserror::Error)]
@@ -128,9 +127,10 @@ pub fn render(options: &RenderOptions, settings: &BTreeMap<String, String>) -> R
 /// # Errors
 /// [`PublishError`].
 pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, PublishError> {
+    let look = Look::begin(&options.process);
     let Rendered { text, skipped } = render(&options.render, &BTreeMap::new())?;
     let target = Target::new(&options.process, text)?;
-    let applied = target.apply(false)?;
+    let applied = target.apply(look, false)?;
     Ok(Published { written: target.differs, applied, skipped })
 }
 
@@ -151,7 +151,8 @@ pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Resul
 /// # Errors
 /// [`PublishError`].
 pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result<Applied, PublishError> {
-    Target::of_file(options)?.apply(force)
+    let look = Look::begin(options);
+    Target::of_file(options)?.apply(look, force)
 }
 
 /// What [`apply_file`] would do, or `None` when HAProxy does not run.
@@ -159,9 +160,10 @@ pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result
 /// # Errors
 /// [`PublishError`].
 pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError> {
+    let look = Look::begin(options);
     let target = Target::of_file(options)?;
-    let Some(mut session) = haproxy::find(&options.master_socket, &options.admin_socket)? else { return Ok(None) };
-    Ok(Some(target.plan(&mut session)?.0))
+    let Some(process) = look.end()? else { return Ok(None) };
+    Ok(Some(target.plan(&process)?))
 }
 
 /// The text that file and process shall have.
@@ -192,24 +194,21 @@ impl<'a> Target<'a> {
         Ok(Self { options, old: Some(text.clone()), text, differs: false, record: record_path(&options.master_socket) })
     }
 
-    fn apply(&self, force: bool) -> Result<Applied, PublishError> {
-        let Some(mut session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? else {
+    fn apply(&self, look: Look, force: bool) -> Result<Applied, PublishError> {
+        let Some(process) = look.end()? else {
             self.write()?;
             return Ok(Applied::NotRunning);
         };
-        let (plan, running) = self.plan(&mut session)?;
-        match plan {
+        match self.plan(&process)? {
             _ if force => self.reload("asked for".to_owned(), false),
             Plan::Reload(reason) => self.reload(reason, false),
-            Plan::Commands(commands) => self.run(commands, running.as_ref(), &mut session),
+            Plan::Commands(commands) => self.run(commands, process),
         }
     }
 
-    fn plan(&self, session: &mut Session) -> Result<(Plan, Option<Running>), PublishError> {
-        let running = Running::load(&self.record, session.worker());
-        let answer = session.ask(SERVERS)?;
-        let servers = parse_servers(&answer).ok_or_else(|| session.unexpected(SERVERS))?;
-        Ok((plan(&Config::parse(&self.text), running.as_ref(), &servers), running))
+    fn plan(&self, process: &Process) -> Result<Plan, PublishError> {
+        let servers = parse_servers(&process.servers).ok_or_else(|| process.session.unexpected(SERVERS))?;
+        Ok(plan(&Config::parse(&self.text), process.running.as_ref(), &servers))
     }
 
     /// Replaces the file if it differs and HAProxy, which is to start with it, finds it valid.
@@ -220,7 +219,7 @@ impl<'a> Target<'a> {
     }
 
     /// Runs the commands, then replaces the file and records what runs.
-    fn run(&self, commands: Vec<Command>, running: Option<&Running>, session: &mut Session) -> Result<Applied, PublishError> {
+    fn run(&self, commands: Vec<Command>, mut process: Process) -> Result<Applied, PublishError> {
         // A full disk shows here, before anything is changed.
         let staged = self.stage()?;
         // Only a changed template makes servers anew, and it may be wrong: a server that works must not be lost for it.
@@ -228,7 +227,7 @@ impl<'a> Target<'a> {
             self.check()?;
         }
         let words: Vec<String> = commands.iter().map(ToString::to_string).collect();
-        let answers = session.ask_all(&words).inspect_err(|_| {
+        let answers = process.session.ask_all(&words).inspect_err(|_| {
             // What was carried out is not known: the next run reloads.
             let _ = remove_if_there(&self.record);
         })?;
@@ -246,14 +245,14 @@ impl<'a> Target<'a> {
         if let Some(staged) = staged {
             self.commit(staged)?;
         }
-        self.note(running, &kept, session)?;
+        self.note(&process, &kept)?;
         Ok(if done.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
     }
 
     /// Records what runs after commands, if that differs from what is recorded. `kept` are the servers that wait for
     /// their last connections.
-    fn note(&self, before: Option<&Running>, kept: &[String], session: &Session) -> Result<(), PublishError> {
-        let Some(before) = before else { return Ok(()) };
+    fn note(&self, process: &Process, kept: &[String]) -> Result<(), PublishError> {
+        let Some(before) = &process.running else { return Ok(()) };
         let mut leaving = Vec::new();
         if !kept.is_empty() {
             let known = Config::parse(&before.text).servers;
@@ -263,7 +262,7 @@ impl<'a> Target<'a> {
         if before.text == self.text && before.leaving == leaving {
             return Ok(());
         }
-        self.store(&Running { text: self.text.clone(), leaving }, session)
+        self.store(&Running { text: self.text.clone(), leaving }, &process.session)
     }
 
     /// Replaces the file after HAProxy found it valid, and lets HAProxy read it. `touched` says that the process was

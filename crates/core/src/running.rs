@@ -1,4 +1,4 @@
-//! What the worker is known to run: a record that holds for one worker only.
+//! What a worker is known to run: a record that holds for this one only.
 //!
 //! HAProxy can tell its servers, but not the rest of the configuration that it has read. So whoever makes it read
 //! one, or changes a server, records it. The record names the worker by process id and start time: after a restart,
@@ -42,17 +42,16 @@ pub struct Running {
 }
 
 impl Running {
-    /// The record of what `worker` runs, if there is one of this very worker.
+    /// The record, if there is one, and the worker that it holds for.
     #[must_use]
-    pub fn load(path: &Path, worker: Worker) -> Option<Self> {
+    pub fn load(path: &Path) -> Option<(Worker, Self)> {
         let record = fs::read_to_string(path).ok()?;
         let (head, text) = record.split_once("\n\n")?;
         let mut head = head.lines();
-        if head.next()? != first_line(worker) {
-            return None;
-        }
+        let (pid, start) = head.next()?.strip_prefix("worker ")?.split_once(' ')?;
+        let worker = Worker { pid: pid.parse().ok()?, start: start.parse().ok()? };
         let leaving = head.map(|line| line.strip_prefix("leaving ").map(str::to_owned));
-        Some(Self { text: text.to_owned(), leaving: leaving.collect::<Option<_>>()? })
+        Some((worker, Self { text: text.to_owned(), leaving: leaving.collect::<Option<_>>()? }))
     }
 
     /// The leaving servers, read.
@@ -69,7 +68,7 @@ impl Running {
     /// # Errors
     /// Those of the file system.
     pub fn store(&self, path: &Path, worker: Worker) -> io::Result<()> {
-        let mut record = first_line(worker);
+        let mut record = format!("worker {} {}", worker.pid, worker.start);
         for line in &self.leaving {
             record.push_str("\nleaving ");
             record.push_str(line);
@@ -78,10 +77,6 @@ impl Running {
         record.push_str(&self.text);
         replace(path, record.as_bytes(), 0o600)
     }
-}
-
-fn first_line(worker: Worker) -> String {
-    format!("worker {} {}", worker.pid, worker.start)
 }
 
 /// Where the record is: beside the master socket.
@@ -95,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_holds_for_its_worker_only() {
+    fn a_record_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("running.cfg");
         let worker = Worker::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
@@ -104,19 +99,17 @@ mod tests {
         let (key, line) = running.leaving().next().unwrap();
         assert_eq!(format!("{key} {line}"), running.leaving[0]);
         running.store(&path, worker).unwrap();
-        assert_eq!(Running::load(&path, worker), Some(running));
-        assert_eq!(Running::load(&path, Worker { start: worker.start + 1, ..worker }), None);
+        assert_eq!(Running::load(&path), Some((worker, running)));
     }
 
     #[test]
     fn a_torn_or_missing_record_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("running.cfg");
-        let worker = Worker { pid: 7, start: 9 };
-        assert_eq!(Running::load(&path, worker), None);
-        for torn in ["", "worker 7 9", "worker 7 9\nleft nodes/s1\n\ntext"] {
+        assert_eq!(Running::load(&path), None);
+        for torn in ["", "worker 7 9", "worker 7\n\ntext", "worker 7 9\nleft nodes/s1\n\ntext"] {
             fs::write(&path, torn).unwrap();
-            assert_eq!(Running::load(&path, worker), None, "{torn:?}");
+            assert_eq!(Running::load(&path), None, "{torn:?}");
         }
     }
 }

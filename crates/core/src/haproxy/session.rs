@@ -166,13 +166,46 @@ impl Session {
     }
 }
 
+/// A command given ahead to a worker that is believed to take the traffic.
+#[derive(Debug)]
+pub struct Early {
+    connection: Connection,
+    worker: Worker,
+}
+
+impl Early {
+    /// Gives the command, and does not wait for the answer. `None` tells that HAProxy cannot be asked; why, the usual
+    /// way finds out.
+    #[must_use]
+    pub fn ask(master: &Path, worker: Worker, command: &str) -> Option<Self> {
+        let mut connection = Connection::open(master, super::LIMIT).ok()??;
+        connection.send(&format!("prompt\nshow proc\n@!{}\n{command}", worker.pid)).ok()?;
+        Some(Self { connection, worker })
+    }
+
+    /// The conversation, begun as by [`Session::begin`], and the answer; `None` when it is another worker that takes the
+    /// traffic, or when it does not answer in time.
+    #[must_use]
+    pub fn answer(mut self) -> Option<(Session, String)> {
+        let pid = self.worker.pid;
+        let prompt = format!("\n{pid}> ");
+        // The master answers in its place when it has no such worker, and that is short.
+        let nobody = |answer: &[u8]| answer.len() < 4096 && count(answer, b"find the target PID") > 0;
+        let text = self.connection.receive(|answer| answer.ends_with(prompt.as_bytes()) || nobody(answer)).ok()?;
+        let (processes, answer) = text.strip_suffix(&prompt)?.split_once(&format!("> {pid}> "))?;
+        let same = current_worker(processes).and_then(Worker::of_pid) == Some(self.worker);
+        same.then(|| (Session { connection: self.connection, worker: self.worker }, answer.trim_end().to_owned()))
+    }
+}
+
 /// How often `word` is in `text`.
 fn count(text: &[u8], word: &[u8]) -> usize {
     text.windows(word.len()).filter(|window| *window == word).count()
 }
 
-/// Process id of the worker in the list of processes: the first one, before the old workers.
-fn current_worker(processes: &str) -> Option<i32> {
+/// Process id of the worker in the answer to `show proc`: the first one, before the old workers.
+#[must_use]
+pub fn current_worker(processes: &str) -> Option<i32> {
     let line = processes.lines().skip_while(|line| *line != "# workers").nth(1)?;
     let mut words = line.split_whitespace();
     let pid = words.next()?.parse().ok()?;
