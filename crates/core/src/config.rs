@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
 
 /// Keywords that begin a section (HAProxy 3.0 configuration manual).
 const SECTIONS: [&str; 18] = [
@@ -49,30 +50,56 @@ pub struct ServerLine<'a> {
     pub arguments: &'a str,
 }
 
+/// What a word of a server line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Keyword,
+    /// The value of `weight`.
+    Weight,
+    /// The value of a keyword that takes any text.
+    Text,
+}
+
 impl<'a> ServerLine<'a> {
     /// The words without `weight` and its value: what can only be changed by making the server anew.
     pub fn fixed(&self) -> impl Iterator<Item = &'a str> {
-        let mut skip = 0;
-        self.arguments.split_whitespace().filter(move |&word| {
-            if skip == 0 && word == "weight" {
-                skip = 2;
-            }
-            let keep = skip == 0;
-            skip = skip.max(1) - 1;
-            keep
-        })
+        let keep = |&(kind, word): &(Kind, &str)| kind == Kind::Text || (kind == Kind::Keyword && word != "weight");
+        self.words().filter(keep).map(|(_, word)| word)
     }
 
-    /// The value of `weight`, if the line has one.
+    /// The value of `weight`, if the line has one; of two, HAProxy takes the last.
     #[must_use]
     pub fn weight(&self) -> Option<&'a str> {
-        self.arguments.split_whitespace().skip_while(|word| *word != "weight").nth(1)
+        self.words().filter(|(kind, _)| *kind == Kind::Weight).map(|(_, word)| word).last()
     }
 
-    /// Whether the line has the keyword `word`.
+    /// Whether the line has the keyword `keyword`.
     #[must_use]
-    pub fn has(&self, word: &str) -> bool {
-        self.arguments.split_whitespace().any(|argument| argument == word)
+    pub fn has(&self, keyword: &str) -> bool {
+        self.words().any(|word| word == (Kind::Keyword, keyword))
+    }
+
+    /// The words, told apart as far as needed: `cookie check` is no health check, but a node that is named so.
+    fn words(&self) -> impl Iterator<Item = (Kind, &'a str)> {
+        let mut next = Kind::Keyword;
+        self.arguments.split_ascii_whitespace().map(move |word| {
+            let kind = mem::replace(&mut next, Kind::Keyword);
+            if kind == Kind::Keyword {
+                next = after(word);
+            }
+            (kind, word)
+        })
+    }
+}
+
+/// What comes after a keyword (HAProxy 3.0 configuration manual, section 5.2).
+fn after(keyword: &str) -> Kind {
+    match keyword {
+        "weight" => Kind::Weight,
+        "agent-send" | "check-sni" | "cookie" | "guid" | "namespace" | "redir" | "resolvers" | "sni" | "track" | "verifyhost" => {
+            Kind::Text
+        }
+        _ => Kind::Keyword,
     }
 }
 
@@ -117,41 +144,57 @@ impl<'a> Config<'a> {
     pub fn parse(text: &'a str) -> Self {
         let mut config = Self::default();
         let mut section = Section::default();
+        let mut servers = Vec::new();
         for line in text.lines().map(without_comment).filter(|line| !line.is_empty()) {
             let (first, rest) = word(line);
             if first == "server" && section.has_servers {
-                config.add_server(&section, rest);
+                servers.extend(config.server(&mut section, rest));
                 continue;
             }
+            match first {
+                ".if" => section.conditions += 1,
+                ".endif" => section.conditions = section.conditions.saturating_sub(1),
+                _ => {}
+            }
             if SECTIONS.contains(&first) {
-                section.begin(first, word(rest).0);
-                config.check_section(&section);
+                let name = word(rest).0;
+                let again = servers.iter().any(|(key, _): &(ServerKey, ServerLine)| key.backend == name);
+                section.begin(first, name);
+                if again && section.has_servers {
+                    config.irregular.get_or_insert_with(|| format!("section {name} is there twice"));
+                }
             }
             section.note(first, &mut config);
             config.rest.push(line);
         }
+        config.take(servers);
         config
     }
 
-    fn add_server(&mut self, section: &Section<'a>, line: &'a str) {
+    /// Reads a `server` line.
+    fn server(&mut self, section: &mut Section<'a>, line: &'a str) -> Option<(ServerKey<'a>, ServerLine<'a>)> {
+        section.has_server = true;
         // Quotes, escapes and variables would need HAProxy's own reading of the line.
         if line.bytes().any(|b| matches!(b, b'"' | b'\'' | b'\\' | b'$' | b';')) {
             self.irregular.get_or_insert_with(|| format!("a server line of {} has quotes, escapes or variables", section.name));
         }
+        if section.conditions > 0 {
+            self.irregular.get_or_insert_with(|| format!("a server line of {} is under a condition", section.name));
+        }
         let Some((server, line)) = parse_server(line) else {
             self.irregular.get_or_insert_with(|| format!("a server line of {} has no address", section.name));
-            return;
+            return None;
         };
-        let key = ServerKey { backend: section.name, server };
-        if self.servers.insert(key, line).is_some() {
-            self.irregular.get_or_insert_with(|| format!("server {key} is there twice"));
-        }
+        Some((ServerKey { backend: section.name, server }, line))
     }
 
-    fn check_section(&mut self, section: &Section) {
-        if section.has_servers && self.servers.keys().any(|key| key.backend == section.name) {
-            self.irregular.get_or_insert_with(|| format!("section {} is there twice", section.name));
+    /// Takes the servers that were found. They are sorted at once: one by one costs ten times as much.
+    fn take(&mut self, mut servers: Vec<(ServerKey<'a>, ServerLine<'a>)>) {
+        servers.sort_by_key(|(key, _)| *key);
+        if let Some(key) = servers.iter().zip(servers.iter().skip(1)).find(|((a, _), (b, _))| a == b).map(|((key, _), _)| key) {
+            self.irregular.get_or_insert_with(|| format!("server {key} is there twice"));
         }
+        self.servers = servers.into_iter().collect();
     }
 }
 
@@ -161,15 +204,20 @@ struct Section<'a> {
     name: &'a str,
     /// It is a `backend` or `listen`: `server` in a `peers` section is something else.
     has_servers: bool,
+    /// It has a `server` line.
+    has_server: bool,
     is_defaults: bool,
     /// A `defaults` section before it has a `default-server` line.
     inherits_defaults: bool,
+    /// How many `.if` are open.
+    conditions: usize,
 }
 
 impl<'a> Section<'a> {
     fn begin(&mut self, keyword: &str, name: &'a str) {
         self.name = name;
         self.has_servers = matches!(keyword, "backend" | "listen");
+        self.has_server = false;
         self.is_defaults = keyword == "defaults";
     }
 
@@ -177,6 +225,10 @@ impl<'a> Section<'a> {
     fn note(&mut self, keyword: &str, config: &mut Config<'a>) {
         match keyword {
             "default-server" if self.is_defaults => self.inherits_defaults = true,
+            // It counts for the servers after it only.
+            "default-server" if self.has_server => {
+                config.irregular.get_or_insert_with(|| format!("section {} has a default-server after a server", self.name));
+            }
             "server-template" if self.has_servers => {
                 config.irregular.get_or_insert_with(|| format!("section {} has a server-template", self.name));
             }
@@ -253,6 +305,23 @@ peers p
     }
 
     #[test]
+    fn a_node_that_is_named_like_a_keyword_is_no_keyword() {
+        for name in ["check", "disabled", "weight"] {
+            let text = format!("backend nodes\n server {name} 1.1.1.1:1 cookie {name} inter 1s weight 1 weight 5\n");
+            let line = Config::parse(&text).servers[&ServerKey { backend: "nodes", server: name }];
+            assert!(!line.has("check") && !line.has("disabled"), "{name}");
+            assert_eq!(line.weight(), Some("5"), "{name}");
+            assert_eq!(line.fixed().collect::<Vec<_>>(), ["cookie", name, "inter", "1s"]);
+        }
+    }
+
+    #[test]
+    fn a_condition_elsewhere_does_not_matter() {
+        let text = "defaults\n.if defined(X)\n.if defined(Y)\n.endif\n.endif\nbackend a\n server x 1.1.1.1:1\n";
+        assert_eq!(Config::parse(text).irregular, None);
+    }
+
+    #[test]
     fn default_server_is_noticed_in_the_section_and_in_defaults() {
         let text = "backend a\n default-server inter 1s\n server x 1.1.1.1:1\nbackend b\n server x 1.1.1.1:1\n";
         assert_eq!(Config::parse(text).with_defaults, ["a"]);
@@ -268,6 +337,8 @@ peers p
             "backend a\n server-template x 1-5 1.1.1.1:1\n",
             "backend a\n server x\n",
             "backend a\n server x 1.1.1.1:1\nbackend a\n server y 1.1.1.1:1\n",
+            "backend a\n.if defined(X)\n server x 1.1.1.1:1\n.endif\n",
+            "backend a\n server x 1.1.1.1:1\n default-server weight 5\n",
         ] {
             assert!(Config::parse(text).irregular.is_some(), "{text}");
         }

@@ -1,7 +1,8 @@
 //! What must be done so that the process runs what the file says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
+use std::iter::Peekable;
 use std::net::IpAddr;
 
 use crate::config::{Config, ServerKey, ServerLine};
@@ -122,14 +123,16 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     fn plan(&self) -> Plan {
         let mut commands = Vec::new();
+        let (mut servers, mut known) = (InOrder::of(self.servers), InOrder::of(&self.known.servers));
         for (key, line) in &self.wanted.servers {
-            match self.server(key, line) {
+            match self.server(key, line, known.get(key), servers.get(key)) {
                 Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { server: key.to_string(), action })),
                 Err(reason) => return Plan::Reload(reason),
             }
         }
         // New servers come first, so that there is always one to take over.
-        for (key, server) in self.servers.iter().filter(|(key, _)| !self.wanted.servers.contains_key(key)) {
+        let mut wanted = InOrder::of(&self.wanted.servers);
+        for (key, server) in self.servers.iter().filter(|(key, _)| wanted.get(key).is_none()) {
             let maintain = (!server.is_in_maintenance()).then_some(Action::Maintain);
             commands.extend(
                 maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.to_string(), action }),
@@ -141,12 +144,18 @@ impl Comparison<'_> {
         Plan::Commands(commands)
     }
 
-    /// What must be done for one server of the file.
-    fn server(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
-        let Some(server) = self.servers.get(key) else {
+    /// What must be done for one server of the file: `known` is how its line was, `server` what the worker has.
+    fn server(
+        &self,
+        key: &ServerKey<'_>,
+        line: &ServerLine<'_>,
+        known: Option<&ServerLine<'_>>,
+        server: Option<&Server>,
+    ) -> Result<Vec<Action>, String> {
+        let Some(server) = server else {
             return self.add(key, line);
         };
-        let known = self.known.servers.get(key).or_else(|| self.leaving.get(key));
+        let known = known.or_else(|| self.leaving.get(key));
         let moved = match (known, endpoint(line.address)) {
             (Some(known), _) if known.arguments != line.arguments && !known.fixed().eq(line.fixed()) => {
                 return self.replace(key, line);
@@ -157,8 +166,11 @@ impl Comparison<'_> {
             (Some(known), None) if known.address != line.address => return self.replace(key, line),
             (Some(_), None) => None,
         };
+        if self.has_defaults(key) && line.weight().is_none() && known.is_some_and(|known| known.weight().is_some()) {
+            return Err(format!("server {key} has its weight from default-server now"));
+        }
         let ready = (server.is_forced() && !line.has("disabled")).then_some(Action::Ready);
-        let check = (line.has("check") && !server.is_checked()).then_some(Action::Check);
+        let check = (!server.is_checked() && line.has("check")).then_some(Action::Check);
         Ok([moved, self.weigh(key, line, server), check, ready].into_iter().flatten().collect())
     }
 
@@ -188,6 +200,23 @@ impl Comparison<'_> {
 
     fn has_defaults(&self, key: &ServerKey<'_>) -> bool {
         self.wanted.with_defaults.contains(&key.backend)
+    }
+}
+
+/// Values of a map that are asked for in the order of their keys: quicker than to search for each of thousands.
+struct InOrder<'m, 'k, V> {
+    entries: Peekable<btree_map::Iter<'m, ServerKey<'k>, V>>,
+}
+
+impl<'m, 'k, V> InOrder<'m, 'k, V> {
+    fn of(map: &'m BTreeMap<ServerKey<'k>, V>) -> Self {
+        Self { entries: map.iter().peekable() }
+    }
+
+    /// The value of `key`, which must not come before the one of the call before.
+    fn get(&mut self, key: &ServerKey<'_>) -> Option<&'m V> {
+        while self.entries.next_if(|(entry, _)| *entry < key).is_some() {}
+        self.entries.peek().filter(|(entry, _)| *entry == key).map(|(_, value)| *value)
     }
 }
 
@@ -246,6 +275,13 @@ mod tests {
                 "set server nodes/s2 state ready",
             ]
         );
+    }
+
+    #[test]
+    fn a_node_that_is_named_disabled_is_made_ready() {
+        let line = "disabled 172.18.0.3:3000 weight 5 cookie disabled check";
+        let last = run(&config(&[S1, line]), &config(&[S1]), &[], &[UP]).pop();
+        assert_eq!(last.as_deref(), Some("set server nodes/disabled state ready"));
     }
 
     #[test]
@@ -308,6 +344,8 @@ mod tests {
         assert_eq!(run(&other, &known, &[], &[UP]), ["reload: line 'balance leastconn' is new or changed"]);
         let defaults = known.replace("balance", "default-server inter 1s\n  balance");
         assert!(run(&config(&[S1]), &defaults, &[], &[UP])[0].starts_with("reload: "));
+        let weighed = defaults.replace(S1, "s1 172.18.0.2:3000 check weight 5");
+        assert!(run(&defaults, &weighed, &[], &[UP])[0].ends_with("weight from default-server now"));
         let quoted = config(&["s1 172.18.0.2:3000 sni \"x\""]);
         assert!(run(&quoted, &known, &[], &[UP])[0].starts_with("reload: a server line"));
         assert!(run(&quoted, &quoted, &[], &[UP]).is_empty());
