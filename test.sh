@@ -28,9 +28,10 @@ results=target/test-results.log
 install_missing() {
     ./provision.sh
     missing=
-    for program in haproxy serf shellcheck docker-compose; do
+    for program in haproxy serf strace shellcheck docker-compose; do
         have "$program" || missing="$missing $program"
     done
+    have c++ || missing="$missing g++" # the fuzzer is written in it
     if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
         if have rustup; then
             rustup component add rustfmt clippy
@@ -71,11 +72,14 @@ trap clean_up EXIT
 say "formatting and lints"
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
-git ls-files -z '*.sh' 'services.d/*/run' 'services.d/*/log/run' 'services.d/*/finish' base/init base/with-contenv 'base/cont-init.d/*' .ci/run |
+git ls-files -z '*.sh' 'services.d/*/run' 'services.d/*/log/run' 'services.d/*/finish' bench/run fuzz/run base/init base/with-contenv 'base/cont-init.d/*' .ci/run |
     xargs -0 shellcheck
 
 say "unit and black-box tests"
 counted cargo test --locked --no-fail-fast --workspace --exclude e2e
+
+say "fuzz targets, 10 s each"
+./fuzz/run 10
 
 ./build-images.sh
 

@@ -95,6 +95,12 @@ pub fn find(master: &Path, admin: &Path) -> Result<Option<Session>, HaproxyError
     }
 }
 
+/// Whether nobody listens on the master's socket: then HAProxy reads its file when it starts.
+#[must_use]
+pub fn is_down(master: &Path) -> bool {
+    matches!(Connection::open(master, LIMIT), Ok(None))
+}
+
 /// Makes HAProxy read its configuration anew, and returns when the new worker takes the traffic.
 ///
 /// # Errors

@@ -3,9 +3,12 @@
 //! HAProxy works on its answer while the caller does something else: the worker that the record names is asked at
 //! once, in one message with the question which worker takes the traffic. If that is another one, it is asked anew.
 
+use nix::unistd::getppid;
+
 use crate::haproxy::{self, Early, HaproxyError, Session};
 use crate::options::ProcessOptions;
-use crate::running::{Running, Worker, record_path};
+use crate::replace::remove_if_there;
+use crate::running::{ProcessId, Reader, Running, record_path};
 
 /// What a worker is asked for the servers that it has.
 pub(crate) const SERVERS: &str = "show servers state";
@@ -13,7 +16,7 @@ pub(crate) const SERVERS: &str = "show servers state";
 /// A look at the process that has begun.
 pub(crate) struct Look<'a> {
     options: &'a ProcessOptions,
-    running: Option<(Worker, Running)>,
+    record: Option<(Reader, Running)>,
     early: Option<Early>,
 }
 
@@ -25,18 +28,23 @@ pub(crate) struct Process {
     pub servers: String,
     /// What it is known to run.
     pub running: Option<Running>,
+    /// The record names this worker itself.
+    pub is_recorded: bool,
 }
 
 impl<'a> Look<'a> {
     /// Asks, and does not wait for the answer.
     pub(crate) fn begin(options: &'a ProcessOptions) -> Self {
-        let running = Running::load(&record_path(&options.master_socket));
-        let early = running.as_ref().and_then(|(worker, _)| Early::ask(&options.master_socket, *worker, SERVERS));
-        Self { options, running, early }
+        let record = Running::load(&record_path(&options.master_socket));
+        let early = match &record {
+            Some((Reader::Worker(worker), _)) => Early::ask(&options.master_socket, *worker, SERVERS),
+            _ => None,
+        };
+        Self { options, record, early }
     }
 
-    /// Waits for the answer; `None` tells that HAProxy does not run.
-    pub(crate) fn end(self) -> Result<Option<Process>, HaproxyError> {
+    /// Waits for the answer; `None` tells that HAProxy does not run. `file` is the text of the configuration file.
+    pub(crate) fn end(self, file: Option<&str>) -> Result<Option<Process>, HaproxyError> {
         let (session, servers) = match self.early.and_then(Early::answer) {
             Some(answer) => answer,
             None => {
@@ -46,7 +54,29 @@ impl<'a> Look<'a> {
                 (session, servers)
             }
         };
-        let running = self.running.filter(|(worker, _)| *worker == session.worker()).map(|(_, running)| running);
-        Ok(Some(Process { session, servers, running }))
+        let record = self.record.filter(|(reader, running)| match reader {
+            // Somebody may have written the file by hand while HAProxy was about to read it.
+            Reader::Master(_) if file != Some(&running.text) => false,
+            _ => session.is(*reader),
+        });
+        let is_recorded = matches!(record, Some((Reader::Worker(_), _)));
+        Ok(Some(Process { session, servers, running: record.map(|(_, running)| running), is_recorded }))
+    }
+}
+
+/// Records what a master that is about to start will read: this process's parent, which is to become HAProxy by `exec`.
+/// That it cannot be recorded costs a reload later, and nothing else.
+pub(crate) fn note_start(options: &ProcessOptions, text: String) {
+    if let Some(master) = ProcessId::of_pid(getppid().as_raw()) {
+        let running = Running { text, leaving: Vec::new() };
+        let _ = running.store(&record_path(&options.master_socket), Reader::Master(master));
+    }
+}
+
+/// Takes back what [`note_start`] recorded: another file will be there.
+pub(crate) fn forget_start(options: &ProcessOptions) {
+    let path = record_path(&options.master_socket);
+    if matches!(Running::load(&path), Some((Reader::Master(_), _))) {
+        let _ = remove_if_there(&path);
     }
 }

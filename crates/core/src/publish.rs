@@ -10,12 +10,12 @@ use crate::haproxy::{self, HaproxyError, Session, parse_servers};
 use crate::lock::{Lock, LockError};
 use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
 use crate::plan::{Action, Command, Plan, plan};
-use crate::process::{Look, Process, SERVERS};
+use crate::process::{Look, Process, SERVERS, forget_start, note_start};
 use crate::program::ProgramError;
 use crate::registry::{Listing, Registry, RegistryError};
 use crate::render::{RenderError, Template};
 use crate::replace::{Staged, remove_if_there, replace};
-use crate::running::{Running, record_path};
+use crate::running::{Reader, Running, record_path};
 
 /// Permissions of the configuration file: everybody in the container may look at it.
 const MODE: u32 = 0o644;
@@ -135,13 +135,17 @@ pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, Publ
 }
 
 /// Replaces the file by `text` if that differs, after HAProxy found it valid; the process is left alone.
-/// Says whether the file was written. The caller holds the lock.
+/// Says whether the file was written. If HAProxy does not run, the caller's parent may be about to become it: then it is
+/// known what it reads. The caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
 pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Result<bool, PublishError> {
     let target = Target::new(options, text)?;
     target.write()?;
+    if haproxy::is_down(&options.master_socket) {
+        note_start(options, target.text);
+    }
     Ok(target.differs)
 }
 
@@ -162,7 +166,7 @@ pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result
 pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError> {
     let look = Look::begin(options);
     let target = Target::of_file(options)?;
-    let Some(process) = look.end()? else { return Ok(None) };
+    let Some(process) = look.end(target.old.as_deref())? else { return Ok(None) };
     Ok(Some(target.plan(&process)?))
 }
 
@@ -195,7 +199,11 @@ impl<'a> Target<'a> {
     }
 
     fn apply(&self, look: Look, force: bool) -> Result<Applied, PublishError> {
-        let Some(process) = look.end()? else {
+        let Some(process) = look.end(self.old.as_deref())? else {
+            if self.differs {
+                // A HAProxy that is just starting may read this file or the one before.
+                forget_start(self.options);
+            }
             self.write()?;
             return Ok(Applied::NotRunning);
         };
@@ -259,7 +267,7 @@ impl<'a> Target<'a> {
             let all = known.into_iter().chain(before.leaving()).map(|(key, line)| (key.to_string(), line));
             leaving.extend(all.filter(|(key, _)| kept.contains(key)).map(|(key, line)| format!("{key} {line}")));
         }
-        if before.text == self.text && before.leaving == leaving {
+        if process.is_recorded && before.text == self.text && before.leaving == leaving {
             return Ok(());
         }
         self.store(&Running { text: self.text.clone(), leaving }, &process.session)
@@ -318,7 +326,9 @@ impl<'a> Target<'a> {
     }
 
     fn store(&self, running: &Running, session: &Session) -> Result<(), PublishError> {
-        running.store(&self.record, session.worker()).map_err(|source| PublishError::Write { path: self.record.clone(), source })
+        running
+            .store(&self.record, Reader::Worker(session.worker()))
+            .map_err(|source| PublishError::Write { path: self.record.clone(), source })
     }
 
     fn check(&self) -> Result<(), PublishError> {

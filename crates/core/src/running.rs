@@ -1,8 +1,9 @@
-//! What a worker is known to run: a record that holds for this one only.
+//! What the process is known to run: a record that holds for one process only.
 //!
 //! HAProxy can tell its servers, but not the rest of the configuration that it has read. So whoever makes it read
-//! one, or changes a server, records it. The record names the worker by process id and start time: after a restart,
-//! or a reload by somebody else, it holds no more, and it is simply not known what runs.
+//! one, or changes a server, records it. The record names the worker, or the master that is about to start, by process
+//! id and start time: after a restart, or a reload by somebody else, it holds no more, and it is simply not known what
+//! runs.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -12,14 +13,14 @@ use crate::replace::replace;
 
 /// One process, told from an earlier one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Worker {
-    /// Process id.
+pub struct ProcessId {
+    /// The id.
     pub pid: i32,
     /// Clock ticks between the start of the system and that of the process; no change of the clock touches it.
     start: u64,
 }
 
-impl Worker {
+impl ProcessId {
     /// The process that has this id now, or `None` when there is none.
     #[must_use]
     pub fn of_pid(pid: i32) -> Option<Self> {
@@ -29,6 +30,15 @@ impl Worker {
         let start = fields.split(' ').nth(19)?.parse().ok()?;
         Some(Self { pid, start })
     }
+}
+
+/// The process that a record holds for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// This worker.
+    Worker(ProcessId),
+    /// The first worker of this master, which was not HAProxy yet when the record was made.
+    Master(ProcessId),
 }
 
 /// What a worker runs.
@@ -42,16 +52,22 @@ pub struct Running {
 }
 
 impl Running {
-    /// The record, if there is one, and the worker that it holds for.
+    /// The record, if there is one, and the process that it holds for.
     #[must_use]
-    pub fn load(path: &Path) -> Option<(Worker, Self)> {
+    pub fn load(path: &Path) -> Option<(Reader, Self)> {
         let record = fs::read_to_string(path).ok()?;
         let (head, text) = record.split_once("\n\n")?;
         let mut head = head.lines();
-        let (pid, start) = head.next()?.strip_prefix("worker ")?.split_once(' ')?;
-        let worker = Worker { pid: pid.parse().ok()?, start: start.parse().ok()? };
+        let (kind, process) = head.next()?.split_once(' ')?;
+        let (pid, start) = process.split_once(' ')?;
+        let process = ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? };
+        let reader = match kind {
+            "worker" => Reader::Worker(process),
+            "master" => Reader::Master(process),
+            _ => return None,
+        };
         let leaving = head.map(|line| line.strip_prefix("leaving ").map(str::to_owned));
-        Some((worker, Self { text: text.to_owned(), leaving: leaving.collect::<Option<_>>()? }))
+        Some((reader, Self { text: text.to_owned(), leaving: leaving.collect::<Option<_>>()? }))
     }
 
     /// The leaving servers, read.
@@ -63,12 +79,16 @@ impl Running {
         })
     }
 
-    /// Records that `worker` runs this.
+    /// Records that `reader` runs this.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn store(&self, path: &Path, worker: Worker) -> io::Result<()> {
-        let mut record = format!("worker {} {}", worker.pid, worker.start);
+    pub fn store(&self, path: &Path, reader: Reader) -> io::Result<()> {
+        let (kind, process) = match reader {
+            Reader::Worker(process) => ("worker", process),
+            Reader::Master(process) => ("master", process),
+        };
+        let mut record = format!("{kind} {} {}", process.pid, process.start);
         for line in &self.leaving {
             record.push_str("\nleaving ");
             record.push_str(line);
@@ -93,13 +113,15 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("running.cfg");
-        let worker = Worker::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let process = ProcessId::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
         let leaving = vec!["nodes/s1 172.18.0.2:3000 check weight 5".to_owned()];
         let running = Running { text: "global\n\n    maxconn 5\n".to_owned(), leaving };
         let (key, line) = running.leaving().next().unwrap();
         assert_eq!(format!("{key} {line}"), running.leaving[0]);
-        running.store(&path, worker).unwrap();
-        assert_eq!(Running::load(&path), Some((worker, running)));
+        for reader in [Reader::Worker(process), Reader::Master(process)] {
+            running.store(&path, reader).unwrap();
+            assert_eq!(Running::load(&path), Some((reader, running.clone())));
+        }
     }
 
     #[test]
@@ -107,7 +129,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("running.cfg");
         assert_eq!(Running::load(&path), None);
-        for torn in ["", "worker 7 9", "worker 7\n\ntext", "worker 7 9\nleft nodes/s1\n\ntext"] {
+        for torn in ["", "worker 7 9", "worker 7\n\ntext", "child 7 9\n\ntext", "worker 7 9\nleft nodes/s1\n\ntext"] {
             fs::write(&path, torn).unwrap();
             assert_eq!(Running::load(&path), None, "{torn:?}");
         }

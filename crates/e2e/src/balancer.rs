@@ -91,12 +91,10 @@ impl Balancer {
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).expect("a process id").to_owned()
     }
 
-    /// The worker after the balancer has settled and knows what its HAProxy runs.
+    /// The worker after the balancer has settled.
     #[must_use]
     pub fn settled_worker(&self, nodes: &[&Container]) -> String {
-        // The first sync after a start of HAProxy reloads it, because it is not known what it has read.
         self.settles_on(nodes, 20);
-        let _ = self.exec(&["sync-nodes"]);
         self.worker()
     }
 

@@ -181,3 +181,15 @@ fn nodes_on_another_network_stay_out() {
     balancer.settles_on(&[&nodes[0]], 5);
     other.settles_on(&[&others[0]], 5);
 }
+
+#[test]
+fn nodes_that_are_named_like_keywords_of_haproxy_take_traffic() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer("ha");
+    let named = |name: &str| lab.node_with(name, &["--hostname", name]);
+    let nodes = ["disabled", "check", "weight", "backup"].map(named);
+    let worker = balancer.settled_worker(&nodes.iter().collect::<Vec<_>>());
+    // What is added at run time, and what is read at a reload.
+    let _ = balancer.exec(&["reload-ha", "--force"]);
+    assert_ne!(balancer.settled_worker(&nodes.iter().collect::<Vec<_>>()), worker);
+}

@@ -15,6 +15,8 @@ pub(crate) struct Agent {
     pub node_name: String,
     pub bind: String,
     pub rpc_addr: String,
+    /// `local`, `lan` or `wan`: how often it gossips, and how patient it is with others.
+    pub profile: String,
     pub tags: BTreeMap<String, String>,
     /// Joined at start, tried again until one of them answers.
     #[serde(skip_serializing_if = "Vec::is_empty")]

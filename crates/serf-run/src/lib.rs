@@ -62,12 +62,19 @@ pub struct SerfRun {
     /// Directory for the agent's configuration and its snapshot of the cluster
     #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
     dir: PathBuf,
+    /// Timing of the gossip: local, lan or wan. With local a leave is told within 0.1 s and a death within 5 s; lan, with
+    /// 0.2 s and 8 s, bears more delay between hosts
+    #[arg(long, env = "SERF_PROFILE", value_name = "PROFILE", default_value = "local", value_parser = ["local", "lan", "wan"])]
+    profile: String,
+    /// Instead: ask the service once whether it is ready
+    #[arg(long)]
+    check_ready: bool,
     /// Instead: ask the balancers whether they know this member by its address; 65 if they know it by another one, so that
     /// the agent should be started anew, under another name
-    #[arg(long)]
+    #[arg(long, conflicts_with = "check_ready")]
     check_name: bool,
     /// Instead: print the address by which the agent knows the member named on standard input; answers that question
-    #[arg(long, conflicts_with = "check_name")]
+    #[arg(long, conflicts_with_all = ["check_ready", "check_name"])]
     tell_address: bool,
     #[command(flatten)]
     log: LogOptions,
@@ -103,6 +110,9 @@ pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
     if tool.tell_address {
         return name::tell();
     }
+    if tool.check_ready {
+        return tool.ready.check().map(|()| Exit::Done);
+    }
     if tool.check_name {
         return name::check(&tool.dir, reporter);
     }
@@ -121,6 +131,7 @@ impl SerfRun {
             node_name: self.member_name()?,
             bind: self.bind.clone(),
             rpc_addr: self.rpc.clone(),
+            profile: self.profile.clone(),
             tags: self.tag.iter().flatten().cloned().chain([("role".to_owned(), self.role.clone())]).collect(),
             retry_join: self.join.split_whitespace().map(str::to_owned).collect(),
             retry_interval: "2s",

@@ -1,9 +1,11 @@
 //! Waiting for the service beside the agent.
 
+use std::fmt;
 use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use lb_core::log::Reporter;
 use ureq::Agent;
 use ureq::http::Uri;
@@ -38,16 +40,40 @@ impl FromStr for Ready {
 impl Ready {
     /// Returns when the service is ready. A service that takes longer than `patience` is logged once, with the reason.
     pub(crate) fn wait(&self, patience: Duration, reporter: &Reporter) {
-        let Self::Url(url) = self else { return };
-        let agent = Agent::new_with_config(Agent::config_builder().timeout_global(Some(ANSWER)).proxy(None).build());
+        let client = client();
         let mut complain_at = Some(Instant::now() + patience);
-        while let Err(error) = agent.get(url).call() {
+        while let Err(error) = self.ask(&client) {
             if complain_at.is_some_and(|at| Instant::now() >= at) {
                 complain_at = None;
                 let patience = humantime::format_duration(patience);
-                reporter.say(format_args!("{url} is not ready after {patience}, waiting on: {error}"));
+                reporter.say(format_args!("{self} is not ready after {patience}, waiting on: {error}"));
             }
             thread::sleep(PAUSE);
         }
     }
+
+    /// Asks once.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.ask(&client()).with_context(|| format!("{self} is not ready"))
+    }
+
+    fn ask(&self, client: &Agent) -> Result<(), ureq::Error> {
+        match self {
+            Self::None => Ok(()),
+            Self::Url(url) => client.get(url).call().map(drop),
+        }
+    }
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Url(url) => url,
+        })
+    }
+}
+
+fn client() -> Agent {
+    Agent::new_with_config(Agent::config_builder().timeout_global(Some(ANSWER)).proxy(None).build())
 }

@@ -94,11 +94,13 @@ fn the_environment_says_the_same_as_the_options() {
         ("SERF_JOIN", "one two"),
         ("SERF_TAGS", "port=8080,weight=5"),
         ("SERF_EVENT_HANDLERS", handlers),
+        ("SERF_PROFILE", "lan"),
     ];
     let written = configured(&[], &environment);
     assert_eq!(written["node_name"], "ha");
     assert_eq!(written["tags"], json!({"role": "balancer", "port": "8080", "weight": "5"}));
     assert_eq!(written["retry_join"], json!(["one", "two"]));
+    assert_eq!(written["profile"], "lan");
     assert_eq!(written["event_handlers"], json!(handlers.split(';').collect::<Vec<_>>()));
 }
 
@@ -121,7 +123,7 @@ fn assert_empty_is_none(name: &str) {
     for part in ["bind", "rpc_addr", "snapshot_path"] {
         written.as_object_mut().unwrap().remove(part);
     }
-    let none = json!({"node_name": "s1", "retry_interval": "2s", "tags": {"role": "backend"}});
+    let none = json!({"node_name": "s1", "profile": "local", "retry_interval": "2s", "tags": {"role": "backend"}});
     assert_eq!(written, none, "{name}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use lb_fixture::{Application, Background, World, eventually, loopback, members_at};
+use lb_fixture::{Application, Background, World, eventually, loopback, members_at, only_line};
 use nix::sys::signal::Signal;
 
 /// `serf-run` at this address, which waits for what answers at `url`.
@@ -97,4 +97,20 @@ fn a_url_that_is_none_is_told_as_wrong() {
         let mut run = waiting_for(url, &world, loopback(), &[]);
         assert_eq!(run.wait().code(), Some(2), "{url}: {}", run.said());
     }
+}
+
+#[test]
+fn readiness_can_be_asked_for_by_itself() {
+    let (world, application) = (World::new(), Application::start());
+    let check = || {
+        let mut command = world.command(env!("CARGO_BIN_EXE_serf-run"));
+        command.arg("--check-ready").env("SERF_READY", application.url());
+        command.assert()
+    };
+    let line = only_line(&check().code(1));
+    assert!(line.starts_with(&format!("serf-run: {} is not ready: ", application.url())) && line.contains("503"), "{line}");
+    application.become_ready();
+    check().code(0).stderr("");
+    drop(application);
+    assert!(!world.path("serf").exists(), "no agent was started");
 }

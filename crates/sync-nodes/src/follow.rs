@@ -9,7 +9,7 @@ use lb_core::members::MemberList;
 use lb_core::sync::Absent;
 
 use crate::SyncNodes;
-use crate::hints::Hints;
+use crate::hints::{Hint, Hints};
 
 /// Longest pause between two syncs in a burst of hints.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -28,10 +28,9 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let _ = tool.list_within(START);
     loop {
         trouble.note(round(tool, &mut alone, reporter), reporter);
-        let hinted = hints.wait(*tool.every)?;
-        pace.keep(hinted);
-        // What came during the pause is seen by the next round.
-        hints.forget();
+        let hint = hints.wait(*tool.every)?;
+        // What comes during the pause is seen by the next round.
+        hints.gather(pace.pause(hint))?;
     }
 }
 
@@ -78,7 +77,7 @@ impl Trouble {
 }
 
 /// The first hint of a burst is followed at once, the next ones after pauses that grow: fifty joins at the same time
-/// cost a handful of syncs, and the last sync comes after the last hint.
+/// cost a handful of syncs, and the last sync comes after the last hint. A leave never waits.
 #[derive(Default)]
 struct Pace {
     pause: Duration,
@@ -86,10 +85,11 @@ struct Pace {
 }
 
 impl Pace {
-    fn keep(&mut self, hinted: bool) {
-        let burst = hinted && self.last.is_some_and(|last| last.elapsed() < QUIET);
+    /// The pause before the sync for this hint.
+    fn pause(&mut self, hint: Option<Hint>) -> Duration {
+        let burst = hint.is_some() && self.last.is_some_and(|last| last.elapsed() < QUIET);
         self.pause = if burst { (self.pause * 2).clamp(Duration::from_millis(25), LONGEST_PAUSE) } else { Duration::ZERO };
-        std::thread::sleep(self.pause);
-        self.last = hinted.then(Instant::now);
+        self.last = hint.map(|_| Instant::now());
+        if hint == Some(Hint::Leave) { Duration::ZERO } else { self.pause }
     }
 }

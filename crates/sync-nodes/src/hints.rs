@@ -5,7 +5,7 @@
 //! costs only time.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -21,9 +21,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 /// Pause before the monitor is started again when it ended: the agent restarts, or does not run yet.
 const RESTART: Duration = Duration::from_millis(100);
 /// What a line of the agent's log has when a member changed, or is about to leave.
-const WORDS: [&[u8]; 2] = [b"EventMember", b"messageLeave"];
+const WORDS: [(Hint, &[u8]); 2] = [(Hint::Change, b"EventMember"), (Hint::Leave, b"messageLeave")];
 /// Bytes at the end of what was read that may be the beginning of a word.
 const TAIL: usize = 11;
+
+/// What is hinted at; the greater one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hint {
+    /// Something has changed.
+    Change,
+    /// A member is about to leave: soon it takes no request any more.
+    Leave,
+}
 
 /// The sources of hints.
 pub(crate) struct Hints {
@@ -47,28 +56,34 @@ impl Hints {
         Self { knock: knock.ok(), monitor: None, monitor_at: Instant::now() }
     }
 
-    /// Waits for a hint, at most for `limit`; says whether there was one. That the monitor starts is one too: what
-    /// happened without it was not heard.
-    pub(crate) fn wait(&mut self, limit: Duration) -> Result<bool> {
+    /// Waits for a hint, at most for `limit`. That the monitor starts is one too: what happened without it was not heard.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Result<Option<Hint>> {
         let deadline = Instant::now() + limit;
         loop {
             if self.start_monitor() {
-                return Ok(true);
+                return Ok(Some(Hint::Change));
             }
             let until = if self.monitor.is_none() { deadline.min(self.monitor_at) } else { deadline };
             self.poll(until.saturating_duration_since(Instant::now()))?;
-            if self.take() {
-                return Ok(true);
-            }
-            if Instant::now() >= deadline {
-                return Ok(false);
+            let hint = self.take();
+            if hint.is_some() || Instant::now() >= deadline {
+                return Ok(hint);
             }
         }
     }
 
-    /// Drops the hints that are already there.
-    pub(crate) fn forget(&mut self) {
-        while self.poll(Duration::ZERO).is_ok_and(|ready| ready) && self.take() {}
+    /// Lets hints gather for `limit`, or until a member is about to leave; then drops those that are there.
+    pub(crate) fn gather(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.poll(deadline.saturating_duration_since(Instant::now()))? {
+            if self.take() == Some(Hint::Leave) {
+                break;
+            }
+        }
+        while self.poll(Duration::ZERO)? {
+            self.take();
+        }
+        Ok(())
     }
 
     fn poll(&self, limit: Duration) -> Result<bool> {
@@ -83,20 +98,20 @@ impl Hints {
         }
     }
 
-    /// Reads what is there; says whether it is a hint.
-    fn take(&mut self) -> bool {
+    /// Reads what is there.
+    fn take(&mut self) -> Option<Hint> {
         let mut buffer = [0; 4096];
         let knocked = self.knock.as_mut().is_some_and(|knock| knock.read(&mut buffer).is_ok_and(|length| length > 0));
         let heard = match self.monitor.as_mut().map(Monitor::heard) {
-            None => false,
-            Some(Some(heard)) => heard,
-            Some(None) => {
+            None => None,
+            Some(Ok(heard)) => heard,
+            Some(Err(_)) => {
                 self.monitor = None;
                 self.monitor_at = Instant::now() + RESTART;
-                false
+                None
             }
         };
-        knocked || heard
+        heard.max(knocked.then_some(Hint::Change))
     }
 
     /// Starts the monitor if none runs; says whether it did. That it cannot be started is told by the member list too, which needs the same.
@@ -117,20 +132,21 @@ impl Monitor {
         Some(Self { log, tail: Vec::new() })
     }
 
-    /// Reads what is there: whether it speaks of a member, or `None` at its end.
-    fn heard(&mut self) -> Option<bool> {
+    /// Reads what is there; an error tells that it has ended.
+    fn heard(&mut self) -> io::Result<Option<Hint>> {
         let mut buffer = [0; 4096];
         match self.log.read(&mut buffer) {
-            Ok(0) => None,
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(length) => {
                 self.tail.extend(buffer.iter().take(length));
-                let heard = WORDS.iter().any(|word| self.tail.windows(word.len()).any(|window| window == *word));
-                let keep = if heard { 0 } else { TAIL };
+                let has = |word: &[u8]| self.tail.windows(word.len()).any(|window| window == word);
+                let heard = WORDS.iter().filter(|(_, word)| has(word)).map(|(hint, _)| *hint).max();
+                let keep = if heard.is_some() { 0 } else { TAIL };
                 self.tail.drain(..self.tail.len().saturating_sub(keep));
-                Some(heard)
+                Ok(heard)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(false),
-            Err(_) => None,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -12,7 +12,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockop
 use nix::sys::time::TimeVal;
 
 use super::HaproxyError;
-use crate::running::Worker;
+use crate::running::{ProcessId, Reader};
 
 /// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
 const LARGEST: usize = 16 << 20;
@@ -115,7 +115,9 @@ fn at_prompt(answer: &[u8]) -> bool {
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    worker: Worker,
+    worker: ProcessId,
+    /// The master, if it has not reloaded since it started.
+    master: Option<ProcessId>,
 }
 
 impl Session {
@@ -123,15 +125,24 @@ impl Session {
     pub(super) fn begin(mut connection: Connection) -> Result<Option<Self>, HaproxyError> {
         connection.ask("prompt")?;
         let processes = connection.ask("show proc")?;
-        let Some(worker) = current_worker(&processes).and_then(Worker::of_pid) else { return Ok(None) };
+        let Some(worker) = current_worker(&processes).and_then(ProcessId::of_pid) else { return Ok(None) };
         connection.ask(&format!("@!{}", worker.pid))?;
-        Ok(Some(Self { connection, worker }))
+        Ok(Some(Self { connection, worker, master: first_master(&processes).and_then(ProcessId::of_pid) }))
     }
 
     /// The worker that this session reaches.
     #[must_use]
-    pub fn worker(&self) -> Worker {
+    pub fn worker(&self) -> ProcessId {
         self.worker
+    }
+
+    /// Whether a record holds for this worker.
+    #[must_use]
+    pub fn is(&self, reader: Reader) -> bool {
+        match reader {
+            Reader::Worker(worker) => worker == self.worker,
+            Reader::Master(master) => Some(master) == self.master,
+        }
     }
 
     /// Gives the worker one command, and returns its answer without the white space around it.
@@ -170,14 +181,14 @@ impl Session {
 #[derive(Debug)]
 pub struct Early {
     connection: Connection,
-    worker: Worker,
+    worker: ProcessId,
 }
 
 impl Early {
     /// Gives the command, and does not wait for the answer. `None` tells that HAProxy cannot be asked; why, the usual
     /// way finds out.
     #[must_use]
-    pub fn ask(master: &Path, worker: Worker, command: &str) -> Option<Self> {
+    pub fn ask(master: &Path, worker: ProcessId, command: &str) -> Option<Self> {
         let mut connection = Connection::open(master, super::LIMIT).ok()??;
         connection.send(&format!("prompt\nshow proc\n@!{}\n{command}", worker.pid)).ok()?;
         Some(Self { connection, worker })
@@ -193,8 +204,8 @@ impl Early {
         let nobody = |answer: &[u8]| answer.len() < 4096 && count(answer, b"find the target PID") > 0;
         let text = self.connection.receive(|answer| answer.ends_with(prompt.as_bytes()) || nobody(answer)).ok()?;
         let (processes, answer) = text.strip_suffix(&prompt)?.split_once(&format!("> {pid}> "))?;
-        let same = current_worker(processes).and_then(Worker::of_pid) == Some(self.worker);
-        same.then(|| (Session { connection: self.connection, worker: self.worker }, answer.trim_end().to_owned()))
+        let same = current_worker(processes).and_then(ProcessId::of_pid) == Some(self.worker);
+        same.then(|| (Session { connection: self.connection, worker: self.worker, master: None }, answer.trim_end().to_owned()))
     }
 }
 
@@ -210,6 +221,13 @@ pub fn current_worker(processes: &str) -> Option<i32> {
     let mut words = line.split_whitespace();
     let pid = words.next()?.parse().ok()?;
     (words.next()? == "worker").then_some(pid)
+}
+
+/// Process id of the master in the answer to `show proc`, if it has not reloaded yet.
+fn first_master(processes: &str) -> Option<i32> {
+    let mut words = processes.lines().find(|line| !line.starts_with('#'))?.split_whitespace();
+    let pid = words.next()?.parse().ok()?;
+    (words.next()? == "master" && words.next()? == "0").then_some(pid)
 }
 
 #[cfg(test)]
@@ -231,6 +249,13 @@ mod tests {
         let starting: String = PROCESSES.lines().filter(|line| !line.starts_with("163")).collect::<Vec<_>>().join("\n");
         assert_eq!(current_worker(&starting), None);
         assert_eq!(current_worker(""), None);
+    }
+
+    #[test]
+    fn a_master_that_reloaded_is_not_as_it_started() {
+        assert_eq!(first_master(PROCESSES), None);
+        assert_eq!(first_master(&PROCESSES.replace("1 [failed", "0 [failed")), Some(1));
+        assert_eq!(first_master(""), None);
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! Node files: the content of one, and of many.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use lb_core::node::Node;
+use lb_core::registry::Registry;
+use lb_fuzz::{check_message, check_node, check_rendered};
+use libfuzzer_sys::fuzz_target;
+use tempfile::TempDir;
+
+/// In memory, where files cost little.
+static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir_in("/dev/shm").expect("a directory"));
+
+/// One file with this content, which may be anything: it is the node, or is passed over and then healed.
+fn check_file(directory: &Path, content: &[u8]) {
+    let text = str::from_utf8(content).ok();
+    let node = text.and_then(|text| text.parse::<Node>().ok()).filter(|_| content.len() < 1024);
+    let (path, healed) = match &node {
+        Some(node) => (directory.join(node.name.as_str()), node.clone()),
+        None => (directory.join("s1"), "s1 172.18.0.2".parse().expect("a node")),
+    };
+    fs::write(&path, content).expect("write");
+    let registry = Registry::new(directory);
+    let listing = registry.list().expect("list");
+    assert!(listing.nodes.values().eq(&node), "{:?}", listing.skipped);
+    assert_eq!(listing.skipped.len(), usize::from(node.is_none()));
+    listing.skipped.iter().for_each(|(_, reason)| check_message(reason));
+
+    assert_eq!(registry.put(&healed).expect("put"), node.is_none());
+    assert!(registry.list().expect("list").nodes.values().eq([&healed]));
+    assert!(registry.remove(&healed.name).expect("remove"));
+    assert_eq!(fs::read_dir(directory).expect("list").count(), 0);
+}
+
+fuzz_target!(|content: &[u8]| {
+    check_file(DIRECTORY.path(), content);
+    let Ok(text) = str::from_utf8(content) else { return };
+    let mut nodes = BTreeMap::new();
+    for line in text.split('\n') {
+        match line.parse::<Node>() {
+            Ok(node) => {
+                check_node(&node);
+                nodes.insert(node.name.clone(), node);
+            }
+            Err(error) => check_message(&error),
+        }
+    }
+    if !nodes.is_empty() {
+        check_rendered(&nodes);
+    }
+});
