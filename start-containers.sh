@@ -2,8 +2,10 @@
 # Starts the lab: the balancer ha and the nodes s1, s2 …, on the network heig. Installs, compiles and builds what is
 # missing first. The containers of an earlier start, and those added by hand, are replaced.
 #
-# Usage: ./start-containers.sh [N]     N nodes, 1 to 50; 2 unless given
-#        ./start-containers.sh down    stops and removes all containers of the lab, and its network
+# Usage: ./start-containers.sh [--encrypt] [N]    N nodes, 1 to 50; 2 unless given
+#        ./start-containers.sh down               stops and removes all containers of the lab, and its network
+#
+# --encrypt    the gossip is encrypted with the key in .serf-key, which is made if it is not there
 #
 # HTTP_PORT, STATS_PORT, SOCKET_PORT   published ports, instead of 80, 1936, 9999; 0 lets Docker choose
 # BIND                                 the address to publish them on, instead of all: BIND=127.0.0.1
@@ -82,6 +84,18 @@ check_name() {
         die "the container $1 is not of this lab, or on another network: 'docker rm -f $1', or choose a PREFIX"
 }
 
+# Makes the key of the gossip if there is none: only root and the user of the images can read it. Made in a container,
+# because this user need not be root.
+make_key() {
+    docker run --rm --network none --user 0 --volume "$PWD/.serf-key:/key" --entrypoint sh softengheigvd/base -ec '
+        chmod 700 /key
+        [ ! -s /key/key ] || exit 0
+        umask 377
+        serf keygen >/key/.new
+        chown 10001:10001 /key/.new
+        mv /key/.new /key/key' || die "the key in .serf-key cannot be made"
+}
+
 # run NAME IMAGE [DOCKER OPTION...]
 run() {
     name=$1
@@ -93,7 +107,7 @@ run() {
         --read-only --cap-drop ALL --security-opt no-new-privileges \
         --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
         --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
-        "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
+        ${key:+"--volume=$key"} "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
 }
 
 publish() { echo "${BIND:+$BIND:}$1:$2"; }
@@ -136,6 +150,7 @@ start() {
         check_name "$prefix"s$number
     done
     ./build-images.sh
+    [ -z "$key" ] || make_key
 
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -160,7 +175,7 @@ start() {
       http://$(where 80)/    JSON from one of the nodes
       http://$(where 1936)/    HAProxy's statistics; also at $(where 9999), for commands such as 'show stat'
     Try next:
-      docker run -d --network $network --name $next softengheigvd/webapp
+      docker run -d --network $network --name $next ${key:+--volume $key }softengheigvd/webapp
       docker exec $ha ls /nodes
       docker exec $ha cat /usr/local/etc/haproxy/haproxy.cfg
       docker stop ${prefix}s1
@@ -170,6 +185,11 @@ TEXT
 }
 
 cd "$(dirname "$0")"
+key= # the volume with the key of the gossip
+[ "${1-}" != --encrypt ] || {
+    key=$PWD/.serf-key/key:/run/secrets/serf_encrypt_key:ro
+    shift
+}
 nodes=${1-2}
 http_port=${HTTP_PORT:-80}
 stats_port=${STATS_PORT:-1936}

@@ -36,6 +36,10 @@ impl Tool for BundleLog {
     fn log(&self) -> &LogOptions {
         &self.log
     }
+
+    fn goes_on(&self) -> bool {
+        true
+    }
 }
 
 /// Runs the tool.

@@ -1,10 +1,13 @@
 //! What is the same in the `main` of every tool: options, one line for an error, the exit code.
 
 use std::fmt::Display;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
+use crate::deadline::Deadline;
 use crate::log::Reporter;
 use crate::options::LogOptions;
 
@@ -44,6 +47,11 @@ pub trait Tool: Parser {
 
     /// Where it logs.
     fn log(&self) -> &LogOptions;
+
+    /// It is meant to go on for longer than a run may take, and sees to that itself.
+    fn goes_on(&self) -> bool {
+        false
+    }
 }
 
 /// Reads the options, runs the tool, and turns an error into one line on standard error and in the log.
@@ -59,6 +67,8 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
     let log = tool.log();
     let handler = std::env::var_os("SERF_EVENT").is_some();
     let reporter = Reporter::new(T::NAME, Some(log.log_file.clone()), log.console.clone().filter(|_| handler));
+    // A person at the terminal may take their time, and can press Ctrl-C.
+    let _deadline = (!tool.goes_on() && !io::stdin().is_terminal()).then(|| deadline(T::NAME, log, Duration::ZERO));
     match run(&tool, &reporter) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -66,4 +76,12 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
             Exit::Failed.into()
         }
     }
+}
+
+/// The deadline of a whole run, or, when it is put off by every round, of one round that begins after `pause` at most.
+#[must_use]
+pub fn deadline(name: &'static str, log: &LogOptions, pause: Duration) -> Deadline {
+    let (limit, file) = (Duration::from_secs(log.limit), log.log_file.clone());
+    let said = format!("not done after {limit:?}, given up: the next run goes on from here");
+    Deadline::start(limit + pause, move || Reporter::new(name, Some(file), None).say(said))
 }

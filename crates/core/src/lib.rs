@@ -13,6 +13,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod deadline;
 pub mod event;
 pub mod handler;
 pub mod haproxy;
@@ -27,6 +28,7 @@ mod process;
 pub mod program;
 pub mod publish;
 pub mod quote;
+pub mod read;
 pub mod registry;
 pub mod render;
 pub mod replace;

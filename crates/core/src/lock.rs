@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +35,14 @@ pub enum LockError {
 
 /// The lock that everything holds which changes registry, file or process. It ends with the value, or with the process.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] Flock<File>);
+pub struct Lock(ManuallyDrop<Flock<File>>);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file ends the lock, whatever happens; `Flock` would panic when it cannot be ended before that.
+        let _ = nix::unistd::close(self.0.as_raw_fd());
+    }
+}
 
 impl Lock {
     /// Locks the directory of the configuration file `config`, which every tool knows. No lock file is needed, so none
@@ -49,7 +58,7 @@ impl Lock {
         let mut pause = Duration::from_micros(200);
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self(lock)),
+                Ok(lock) => return Ok(Self(ManuallyDrop::new(lock))),
                 Err((_, Errno::EWOULDBLOCK)) if Instant::now() > deadline => {
                     return Err(LockError::Held { path: path.to_owned() });
                 }

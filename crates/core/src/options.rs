@@ -16,6 +16,9 @@ pub struct LogOptions {
     /// Second place for the lines of an event handler, whose standard error Serf keeps to itself
     #[arg(long, env = "LOG_CONSOLE", value_name = "FILE", hide = true)]
     pub console: Option<PathBuf>,
+    /// Longest time of a whole run, in seconds; of --follow, of one round
+    #[arg(long, env = "RUN_LIMIT", value_name = "SECONDS", default_value = "60", hide = true)]
+    pub limit: u64,
 }
 
 /// The socket and file by which a tool reaches HAProxy.

@@ -1,10 +1,15 @@
 //! Other programs, run with an argument list and a time limit.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// Largest output that is kept, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// Why a program gave no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -46,61 +51,61 @@ pub struct Answer {
 
 /// Runs a program to its end with `input` on its standard input, and kills it when it takes longer than `limit`.
 ///
+/// Input and outputs are files in memory: nobody has to feed or to read the program while it runs, so no thread is
+/// needed, and one that closes its outputs and goes on, or leaves a child behind, is not waited for any longer.
+///
 /// # Errors
 /// [`ProgramError`]; that it ends with a failure is no error here, but told in the [`Answer`].
 pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Result<Answer, ProgramError> {
-    let io_error = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => ProgramError::Missing { program: program.to_owned() },
-        _ => ProgramError::Io { program: program.to_owned(), source },
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(io_error)?;
-    feed(&mut child, input);
-    let output = collect(&mut child);
-    let answer = output.recv_timeout(limit);
-    if answer.is_err() {
-        // It may have just ended by itself; `wait` below reaps it either way.
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(io_error)?;
-    match answer {
-        Ok((stdout, stderr)) => Ok(Answer { status, stdout, stderr }),
-        Err(_) => Err(ProgramError::TimedOut { program: program.to_owned(), limit }),
+    let io_error = |source: io::Error| ProgramError::Io { program: program.to_owned(), source };
+    let memory = |content: &str| in_memory(content).map_err(io_error);
+    let (stdin, stdout, stderr) = (memory(input)?, memory("")?, memory("")?);
+    let output = |file: &File| file.try_clone().map(Stdio::from).map_err(io_error);
+    let mut child =
+        Command::new(program).args(arguments).stdin(stdin).stdout(output(&stdout)?).stderr(output(&stderr)?).spawn().map_err(
+            |source| match source.kind() {
+                io::ErrorKind::NotFound => ProgramError::Missing { program: program.to_owned() },
+                _ => io_error(source),
+            },
+        )?;
+    match wait(&mut child, limit) {
+        Ok(Some(status)) => Ok(Answer { status, stdout: text(stdout), stderr: text(stderr) }),
+        result => {
+            // It may have just ended by itself; `wait` reaps it either way.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(result.err().map_or_else(|| ProgramError::TimedOut { program: program.to_owned(), limit }, io_error))
+        }
     }
 }
 
-/// Writes the input and closes it, without blocking the caller. A program need not read it to its end.
-fn feed(child: &mut Child, input: &str) {
-    if let Some(mut stdin) = child.stdin.take() {
-        let input = input.to_owned();
-        thread::spawn(move || stdin.write_all(input.as_bytes()));
+/// The status of a child that ends in time.
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_micros(500);
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
     }
 }
 
-/// Reads both outputs of the child to their end, without blocking the caller.
-fn collect(child: &mut Child) -> mpsc::Receiver<(String, String)> {
-    let (sender, receiver) = mpsc::channel();
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    thread::spawn(move || {
-        let errors = thread::spawn(move || read_all(stderr));
-        let output = read_all(stdout);
-        // Nobody listens any more when the time is over.
-        let _ = sender.send((output, errors.join().unwrap_or_default()));
-    });
-    receiver
+/// A file that is nowhere but in memory, to be read from its beginning.
+fn in_memory(content: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("program", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
-fn read_all(pipe: Option<impl Read>) -> String {
+/// What was written to an output, as far as anybody would read it.
+fn text(mut output: File) -> String {
     let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        // What was read before an error is still worth showing.
-        let _ = pipe.read_to_end(&mut bytes);
-    }
+    // What was read before an error is still worth showing.
+    let _ = output.rewind().and_then(|()| output.take(LARGEST).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -120,6 +125,14 @@ mod tests {
     fn a_program_that_hangs_is_killed() {
         let error = run("sleep", &["60"], "", Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, ProgramError::TimedOut { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_hides_is_killed_and_what_it_leaves_behind_is_not_waited_for() {
+        let error = run("sh", &["-c", "exec >&- 2>&-; exec sleep 60"], "", Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, ProgramError::TimedOut { .. }), "{error}");
+        let answer = run("sh", &["-c", "sleep 1 & echo done"], "", LONG).unwrap();
+        assert_eq!(answer.stdout, "done\n");
     }
 
     #[test]

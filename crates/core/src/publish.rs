@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::{fs, io};
 
 use crate::config::Config;
 use crate::haproxy::{self, HaproxyError, Session, parse_servers};
@@ -12,6 +12,7 @@ use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
 use crate::plan::{Action, Command, Plan, plan};
 use crate::process::{Look, Process, SERVERS, forget_start, note_start};
 use crate::program::ProgramError;
+use crate::read::{read, read_text};
 use crate::registry::{Listing, Registry, RegistryError};
 use crate::render::{RenderError, Template};
 use crate::replace::{Staged, remove_if_there, replace};
@@ -182,7 +183,7 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn new(options: &'a ProcessOptions, text: String) -> Result<Self, PublishError> {
-        let old = match fs::read(&options.config) {
+        let old = match read(&options.config) {
             // Bytes that are no text are no good configuration; they are replaced like any other text.
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -193,8 +194,7 @@ impl<'a> Target<'a> {
     }
 
     fn of_file(options: &'a ProcessOptions) -> Result<Self, PublishError> {
-        let text =
-            fs::read_to_string(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })?;
+        let text = read_text(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })?;
         Ok(Self { options, old: Some(text.clone()), text, differs: false, record: record_path(&options.master_socket) })
     }
 

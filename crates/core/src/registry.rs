@@ -30,6 +30,14 @@ pub enum RegistryError {
         /// What the system said.
         source: io::Error,
     },
+    /// A node's file cannot be read, so that it is not known whether it is one.
+    #[error("read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A node's file cannot be written or removed.
     #[error("write {path}", path = path.display())]
     Write {
@@ -65,7 +73,7 @@ impl Registry {
     /// Reads all nodes. What is no valid node file is passed over with a reason: one bad file does not hide the others.
     ///
     /// # Errors
-    /// [`RegistryError::List`] when the directory itself cannot be read.
+    /// [`RegistryError::List`] when the directory itself cannot be read, [`RegistryError::Read`] when a file cannot.
     pub fn list(&self) -> Result<Listing, RegistryError> {
         let entries = WalkDir::new(&self.directory).min_depth(1).max_depth(1).into_iter();
         let visible = |entry: &DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
@@ -81,7 +89,11 @@ impl Registry {
         for (entry, node) in entries.iter().zip(read_nodes(&entries)) {
             match node {
                 Ok(node) => drop(listing.nodes.insert(node.name.clone(), node)),
-                Err(reason) => listing.skipped.push((entry.path().to_owned(), reason)),
+                Err(ReadError::Content(reason)) => listing.skipped.push((entry.path().to_owned(), reason)),
+                // A person has removed it just now.
+                Err(ReadError::System(source)) if source.kind() == io::ErrorKind::NotFound => {}
+                // It may be the best of nodes: that the system has no file or no disk for us is not its fault.
+                Err(ReadError::System(source)) => return Err(RegistryError::Read { path: entry.path().to_owned(), source }),
             }
         }
         Ok(listing)
@@ -93,7 +105,7 @@ impl Registry {
     /// [`RegistryError::Write`]; the node's old file stays then.
     pub fn put(&self, node: &Node) -> Result<bool, RegistryError> {
         let path = self.directory.join(node.name.as_str());
-        if read_node(&path).as_ref() == Ok(node) {
+        if read_node(&path).is_ok_and(|old| old == *node) {
             return Ok(false);
         }
         let line = format!("{node}\n");
@@ -120,10 +132,10 @@ impl Registry {
 }
 
 /// Reads node files. Of many, which take 3 µs each, a second thread reads the half.
-fn read_nodes(entries: &[DirEntry]) -> Vec<Result<Node, String>> {
+fn read_nodes(entries: &[DirEntry]) -> Vec<Result<Node, ReadError>> {
     let read = |entry: &DirEntry| match entry.file_type().is_file() {
         true => read_node(entry.path()),
-        false => Err("not a plain file".to_owned()),
+        false => Err(ReadError::Content("not a plain file".to_owned())),
     };
     let read_all = |entries: &[DirEntry]| entries.iter().map(read).collect::<Vec<_>>();
     let (here, there) = entries.split_at(if entries.len() < MANY { entries.len() } else { entries.len() / 2 });
@@ -139,14 +151,33 @@ fn read_nodes(entries: &[DirEntry]) -> Vec<Result<Node, String>> {
     })
 }
 
+/// Why a file gives no node.
+enum ReadError {
+    /// The system did not let us read it.
+    System(io::Error),
+    /// It was read, and is no node's.
+    Content(String),
+}
+
 /// Reads one node file. A link is not followed, a fifo does not block.
-fn read_node(path: &Path) -> Result<Node, String> {
+fn read_node(path: &Path) -> Result<Node, ReadError> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| error.to_string())?;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(ReadError::System)?;
     // One read: a file that is not there whole, or is longer than the buffer, is no valid line.
     let mut buffer = [0; LONGEST];
-    let length = file.read(&mut buffer).map_err(|error| error.to_string())?;
-    let line = buffer.get(..length).filter(|line| line.len() < LONGEST).ok_or_else(|| format!("longer than {LONGEST} bytes"))?;
+    let length = loop {
+        match file.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result.map_err(ReadError::System)?,
+        }
+    };
+    parse_node(path, buffer.get(..length).unwrap_or_default()).map_err(ReadError::Content)
+}
+
+fn parse_node(path: &Path, line: &[u8]) -> Result<Node, String> {
+    if line.len() >= LONGEST {
+        return Err(format!("longer than {LONGEST} bytes"));
+    }
     let line = std::str::from_utf8(line).map_err(|error| error.to_string())?;
     let node: Node = line.parse().map_err(|error: crate::node::NodeError| error.to_string())?;
     if path.file_name().is_some_and(|name| name == node.name.as_str()) {

@@ -1,14 +1,15 @@
 //! From the registry's nodes to the text of `haproxy.cfg`.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 use serde::Serialize;
 
 use crate::node::{Node, Port, Weight};
 use crate::quote::Quoted;
+use crate::read::read_text;
 
 mod plain;
 
@@ -84,7 +85,7 @@ impl Template {
     /// # Errors
     /// [`RenderError::Read`].
     pub fn load(path: &Path) -> Result<Self, RenderError> {
-        let text = fs::read_to_string(path).map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
+        let text = read_text(path).map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
         let plain = Plain::parse(&text);
         Ok(Self { path: path.to_owned(), text, plain })
     }
@@ -161,6 +162,8 @@ fn data_reason(error: &handlebars::RenderError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn render(template: &str, nodes: &[&str], settings: &[(&str, &str)]) -> Result<String, String> {

@@ -26,7 +26,7 @@ impl Staged {
     /// Those of the file system; no temporary file is left then.
     pub fn write(target: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
         let temporary = target.with_file_name(".new");
-        remove_if_there(&temporary)?;
+        clear(&temporary)?;
         // `create_new` never follows a link that somebody put there.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let staged = Self { target: target.to_owned(), temporary, committed: false };
@@ -52,6 +52,14 @@ impl Drop for Staged {
             // Nothing more can be done about it here, and the next writer replaces the file.
             let _ = fs::remove_file(&self.temporary);
         }
+    }
+}
+
+/// Makes way for a temporary file, whatever is there.
+fn clear(temporary: &Path) -> io::Result<()> {
+    match remove_if_there(temporary) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(temporary),
+        result => result.map(drop),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::config::{ServerKey, ServerLine, parse_server};
+use crate::read::read_text;
 use crate::replace::replace;
 
 /// One process, told from an earlier one with the same id.
@@ -55,7 +56,7 @@ impl Running {
     /// The record, if there is one, and the process that it holds for.
     #[must_use]
     pub fn load(path: &Path) -> Option<(Reader, Self)> {
-        let record = fs::read_to_string(path).ok()?;
+        let record = read_text(path).ok()?;
         let (head, text) = record.split_once("\n\n")?;
         let mut head = head.lines();
         let (kind, process) = head.next()?.split_once(' ')?;

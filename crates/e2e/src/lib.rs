@@ -10,9 +10,11 @@ pub mod container;
 pub mod docker;
 pub mod http;
 pub mod lab;
+pub mod live;
 pub mod wait;
 
 pub use balancer::Balancer;
 pub use container::Container;
 pub use lab::{Lab, Look};
+pub use live::{Live, State};
 pub use wait::eventually;

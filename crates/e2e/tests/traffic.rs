@@ -1,10 +1,12 @@
 //! What clients see: ports, headers, logs, and no lost request.
 
 use std::collections::BTreeSet;
+use std::thread::JoinHandle;
 
+use e2e::docker::docker;
 use e2e::http::{Load, get};
 use e2e::wait::same;
-use e2e::{Lab, Look, eventually};
+use e2e::{Balancer, Container, Lab, Look, eventually};
 
 #[test]
 fn without_a_node_a_503_says_so() {
@@ -136,7 +138,7 @@ fn a_request_tells_the_node_where_it_came_from() {
     // In the place of the application, what shows the headers that it is sent.
     let show = "require('http').createServer((request, answer) => answer.end(JSON.stringify(request.headers))).listen(3999)";
     let server = ["exec", "-d", &nodes[0].name, "node", "-e", show];
-    let _ = e2e::docker::docker(&server);
+    let _ = docker(&server);
     let _ = nodes[0].exec(&["serf", "tags", "-set", "port=3999"]);
     let answer = eventually("the node is asked at its other port", 10, || {
         let answer = balancer.get("/", None)?;
@@ -149,16 +151,78 @@ fn a_request_tells_the_node_where_it_came_from() {
 #[test]
 fn a_download_goes_on_to_its_end_while_its_node_is_stopped() {
     let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
-    let url = format!("http://127.0.0.1:{}/slow?seconds=5", balancer.port(80));
-    let download = std::thread::spawn(move || get(&url, None));
-    let busy = eventually("one node has the download", 5, || {
+    let download = download(&balancer, 5);
+    busy(&balancer, &nodes).stop();
+    assert_eq!(download.join().unwrap().unwrap().lines().count(), 5);
+}
+
+#[test]
+fn a_long_download_goes_on_to_its_end_in_the_time_that_docker_stop_is_given() {
+    let (_lab, balancer, nodes) = patient_nodes();
+    let download = download(&balancer, 30);
+    let node = busy(&balancer, &nodes);
+    let _ = docker(&["stop", "-t", "40", &node.name]);
+    assert_eq!(download.join().unwrap().unwrap().lines().count(), 30);
+    assert_eq!(node.inspect("{{.State.ExitCode}}"), "0", "drained, not killed");
+}
+
+#[test]
+fn a_websocket_goes_on_to_its_end_while_its_node_is_stopped() {
+    let (lab, balancer, nodes) = patient_nodes();
+    // In no container that is stopped; its role keeps it out of the balancer.
+    let client = lab.node_with("client", &["-e", "ROLE=client"]);
+    let script = "const fs = require('fs');
+        const socket = new (require('ws'))(process.argv[1]);
+        const say = () => fs.existsSync('/tmp/end') ? socket.close(1000) : socket.send('still there?');
+        socket.on('open', say);
+        socket.on('message', (data) => { console.log(String(data)); setTimeout(say, 50); });
+        socket.on('error', (error) => console.log(error.message));
+        socket.on('close', (code) => console.log('closed', code));";
+    let command = r#"exec node -e "$1" "$2" >/tmp/echoes"#;
+    let url = format!("ws://{}/ws", balancer.address());
+    let _ = docker(&["exec", "-d", &client.name, "sh", "-c", command, "sh", script, &url]);
+    let node = busy(&balancer, &nodes);
+    let (name, address, line) = (node.name.clone(), node.address(), node.line());
+    let stop = std::thread::spawn(move || docker(&["stop", "-t", "40", &name]));
+
+    eventually("the node accepts nothing any more", 20, || {
+        if std::net::TcpStream::connect((address.as_str(), 3000)).is_ok() { Err("it does".to_owned()) } else { Ok(()) }
+    });
+    assert!(!balancer.process().unwrap().contains(&line), "and the balancer has taken it out");
+    let echoes = || client.exec(&["cat", "/tmp/echoes"]).lines().count();
+    let before = echoes();
+    eventually("the websocket goes on", 10, || if echoes() >= before + 20 { Ok(()) } else { Err(echoes().to_string()) });
+    assert!(!stop.is_finished(), "the node waits for it");
+
+    let _ = client.exec(&["touch", "/tmp/end"]);
+    let _ = stop.join().unwrap();
+    let said = client.exec(&["cat", "/tmp/echoes"]);
+    assert_eq!(said.lines().last(), Some("closed 1000"), "by the client, not because the node went away");
+    assert_eq!(node.inspect("{{.State.ExitCode}}"), "0", "drained, not killed");
+}
+
+/// A balancer and two nodes that finish what runs for up to 35 s.
+fn patient_nodes() -> (Lab, Balancer, Vec<Container>) {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer("ha");
+    let nodes: Vec<Container> = ["s1", "s2"].map(|name| lab.node_with(name, &["-e", "DRAIN_TIMEOUT=35"])).into();
+    balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 20);
+    (lab, balancer, nodes)
+}
+
+/// A download through the balancer that takes this long.
+fn download(balancer: &Balancer, seconds: u32) -> JoinHandle<Result<String, ureq::Error>> {
+    let url = format!("http://127.0.0.1:{}/slow?seconds={seconds}", balancer.port(80));
+    std::thread::spawn(move || ureq::get(&url).call()?.body_mut().read_to_string())
+}
+
+/// The one node that has a connection.
+fn busy<'a>(balancer: &Balancer, nodes: &'a [Container]) -> &'a Container {
+    eventually("one node is busy", 15, || {
         let state = balancer.statistics("show stat")?;
         // Current sessions are the fifth column (HAProxy 3.0 management guide, section 9.1).
         let busy = state.lines().filter(|line| line.starts_with("nodes,")).find(|line| line.split(',').nth(4) == Some("1"));
         let name = busy.and_then(|line| line.split(',').nth(1)).ok_or("none")?.to_owned();
         nodes.iter().find(|node| node.member() == name).ok_or(name)
-    });
-    busy.stop();
-    let answer = download.join().unwrap().unwrap();
-    assert_eq!((answer.status, answer.body.lines().count()), (200, 5), "{}", answer.body);
+    })
 }

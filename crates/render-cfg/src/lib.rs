@@ -1,7 +1,6 @@
 //! `render-cfg`: renders the registry into `haproxy.cfg`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use lb_core::lock::Lock;
 use lb_core::log::Reporter;
 use lb_core::options::{LogOptions, PublishOptions};
 use lb_core::publish::{Rendered, render, write_file};
+use lb_core::read::read_text;
 use similar::TextDiff;
 
 const EXAMPLES: &str = "  docker exec ha render-cfg --stdout
@@ -92,7 +92,7 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
 /// A unified diff from the file as it is to the text.
 fn difference(tool: &RenderCfg, text: &str) -> Result<String> {
     let config = &tool.options.process.config;
-    let old = match fs::read_to_string(config) {
+    let old = match read_text(config) {
         Ok(old) => old,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("read {}", config.display())),

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
 use lb_core::cli::{Exit, Tool, after_help};
@@ -20,6 +20,9 @@ mod ready;
 use agent::{Agent, FILE};
 use ready::Ready;
 
+/// Where Docker puts a secret of this name.
+const SECRET: &str = "/run/secrets/serf_encrypt_key";
+
 const EXAMPLES: &str = "  serf-run                                          # in a run script, with the environment of the image
   serf-run --role balancer --ready none
   serf-run --role backend --tag weight=50 --ready http://127.0.0.1:8080/health";
@@ -27,8 +30,9 @@ const EXAMPLES: &str = "  serf-run                                          # in
 /// Start the Serf agent when the service beside it answers.
 ///
 /// Waits until the URL of --ready answers with 2xx, so that no request is sent to a node that is not ready; writes the
-/// agent's configuration, which only its user can read; then becomes the agent. A gossip key is taken from the
-/// environment variable SERF_ENCRYPT_KEY (32 bytes in base64, as serf keygen prints), never from the command line.
+/// agent's configuration, which only its user can read; then becomes the agent. The gossip key (32 bytes in base64, as
+/// serf keygen prints) is taken from a file, or from the environment variable SERF_ENCRYPT_KEY, never from the command
+/// line.
 #[derive(Debug, Parser)]
 #[command(name = "serf-run", version, after_help = after_help(EXAMPLES))]
 pub struct SerfRun {
@@ -59,6 +63,9 @@ pub struct SerfRun {
     /// Address and port on which the agent takes commands; it has no password, so keep it on loopback
     #[arg(long, env = "SERF_RPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:7373")]
     rpc: String,
+    /// File with the gossip key; without it, /run/secrets/serf_encrypt_key if it is there
+    #[arg(long, env = "SERF_ENCRYPT_KEY_FILE", value_name = "FILE")]
+    encrypt_key_file: Option<PathBuf>,
     /// Directory for the agent's configuration and its snapshot of the cluster
     #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
     dir: PathBuf,
@@ -85,6 +92,11 @@ impl Tool for SerfRun {
 
     fn log(&self) -> &LogOptions {
         &self.log
+    }
+
+    /// The service beside it may take its time to start.
+    fn goes_on(&self) -> bool {
+        !(self.check_ready || self.check_name || self.tell_address)
     }
 }
 
@@ -137,12 +149,29 @@ impl SerfRun {
             retry_interval: "2s",
             event_handlers: self.event_handler.iter().filter(|handler| !handler.is_empty()).cloned().collect(),
             snapshot_path: self.dir.join("snapshot"),
-            encrypt_key: env::var("SERF_ENCRYPT_KEY").ok().filter(|key| !key.is_empty()),
+            encrypt_key: self.encrypt_key()?,
         })
     }
 }
 
 impl SerfRun {
+    /// The key of the gossip, which no message may show.
+    fn encrypt_key(&self) -> Result<Option<String>> {
+        let given = self.encrypt_key_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let secret = Path::new(SECRET);
+        let Some(path) = given.or_else(|| secret.exists().then_some(secret)) else {
+            return Ok(env::var("SERF_ENCRYPT_KEY").ok().filter(|key| !key.is_empty()));
+        };
+        let key = fs::read_to_string(path).with_context(|| format!("read the gossip key {}", path.display()))?;
+        let key = key.trim();
+        ensure!(
+            !key.is_empty() && !key.contains(char::is_whitespace),
+            "{} has no gossip key: serf keygen makes one",
+            path.display()
+        );
+        Ok(Some(key.to_owned()))
+    }
+
     /// The name to join under.
     fn member_name(&self) -> Result<String> {
         let name = match &self.name {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -175,6 +176,25 @@ fn a_key_is_in_the_configuration_and_nowhere_else() {
     let with_key: Vec<_> = fs::read_dir(world.path("serf")).unwrap().map(|entry| entry.unwrap().path()).collect();
     let with_key = with_key.iter().filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(key)));
     assert_eq!(with_key.collect::<Vec<_>>(), [&world.path("serf/agent.json")]);
+}
+
+#[test]
+fn the_key_can_be_in_a_file() {
+    let (world, key) = (World::new(), "cg8StVXbQJ0gPvMd9o7yrg==");
+    let path = world.path("key");
+    fs::write(&path, format!("{key}\n")).unwrap();
+    let run = |path: &Path| without_serf(&world).env("SERF_ENCRYPT_KEY_FILE", path).env("SERF_ENCRYPT_KEY", "other").assert();
+    run(&path).code(1);
+    assert_eq!(configuration(&world)["encrypt_key"], key, "the file comes before the variable");
+    let before = fs::read(world.path("serf/agent.json")).unwrap();
+    for (bad, reason) in [("", "has no gossip key"), ("two words", "has no gossip key")] {
+        fs::write(&path, bad).unwrap();
+        let line = only_line(&run(&path).code(1));
+        assert!(line.starts_with("serf-run: ") && line.contains(reason) && !line.contains("two words"), "{line}");
+    }
+    let line = only_line(&run(Path::new("/nonexistent")).code(1));
+    assert!(line.starts_with("serf-run: read the gossip key /nonexistent: "), "{line}");
+    assert_eq!(fs::read(world.path("serf/agent.json")).unwrap(), before, "without its key no agent may start");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lb_core::cli::Exit;
+use lb_core::cli::{Exit, Tool, deadline};
 use lb_core::log::Reporter;
 use lb_core::members::MemberList;
 use lb_core::sync::Absent;
@@ -26,7 +26,10 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut pace = Pace::default();
     // The agent starts at the same time; that it is not there at once is not worth a line.
     let _ = tool.list_within(START);
+    // A round that hangs would keep the handlers from their work, as they only wake it.
+    let deadline = deadline(SyncNodes::NAME, &tool.log, *tool.every);
     loop {
+        deadline.put_off();
         trouble.note(round(tool, &mut alone, reporter), reporter);
         let hint = hints.wait(*tool.every)?;
         // What comes during the pause is seen by the next round.

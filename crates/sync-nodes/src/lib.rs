@@ -63,6 +63,10 @@ impl Tool for SyncNodes {
     fn log(&self) -> &LogOptions {
         &self.log
     }
+
+    fn goes_on(&self) -> bool {
+        self.follow || !self.wait.is_zero()
+    }
 }
 
 /// Runs the tool.

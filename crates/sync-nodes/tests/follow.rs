@@ -184,6 +184,28 @@ fn nothing_is_written_while_nothing_changes() {
 }
 
 #[test]
+fn fifty_joins_at_once_cost_a_handful_of_syncs() {
+    const JOINS: usize = 50;
+    let world = World::new();
+    let ha = balancer();
+    let _service = follow(&world, &ha.rpc(), &NEVER);
+    eventually_nodes(&world, &[]);
+    // Every sync asks the agent, which logs each client.
+    let clients = || ha.log().matches("Accepted client").count();
+    let before = clients();
+    let join = format!("-join={}", ha.address());
+    let nodes: Vec<Agent> = std::thread::scope(|scope| {
+        let start = |number| Agent::start_with(loopback(), &format!("s{number:02}"), &["role=backend"], &[&join]);
+        let starting: Vec<_> = (0..JOINS).map(|number| scope.spawn(move || start(number))).collect();
+        starting.into_iter().map(|agent| agent.join().unwrap()).collect()
+    });
+    eventually("all are in", || world.config().exists() && world.servers().len() == nodes.len());
+    // The readiness of an agent is no client of this one.
+    let syncs = clients() - before;
+    assert!((1..=JOINS / 3).contains(&syncs), "{syncs} syncs for {JOINS} joins");
+}
+
+#[test]
 fn it_ends_at_sigterm() {
     let world = World::new();
     let ha = balancer();
