@@ -78,7 +78,9 @@ impl Machine {
         ensure!(tool("render-cfg").status()?.success(), "render-cfg failed");
         let container = start_haproxy(&place);
         fs::write(dir.path().join("haproxy.pid"), container.inspect("{{.State.Pid}}"))?;
-        eventually("HAProxy answers", 20, || UnixStream::connect(dir.path().join("master.sock")).map_err(|error| error.to_string()));
+        eventually("HAProxy answers", 20, || {
+            UnixStream::connect(dir.path().join("master.sock")).map_err(|error| error.to_string())
+        });
         ensure!(tool("reload-ha").status()?.success(), "reload-ha failed");
         Ok(Self { dir, _haproxy: container, nodes, port })
     }
@@ -101,9 +103,8 @@ impl Machine {
         }
         let memory = self.peak_memory()?;
         let [nothing_median, ours_median, lab_median] = [&nothing, &ours, &lab].map(|times| percentile(times, 0.5));
-        let both = |times: &[Duration]| {
-            format!("{} / {}", milliseconds(percentile(times, 0.5)), milliseconds(percentile(times, 0.95)))
-        };
+        let both =
+            |times: &[Duration]| format!("{} / {}", milliseconds(percentile(times, 0.5)), milliseconds(percentile(times, 0.95)));
         let ratio = |of: Duration, to: Duration| format!("{:.1}", of.as_secs_f64() / to.as_secs_f64());
         Ok(format!(
             "| {} | {} | {} | {} × | {memory:.1} MB | {} | {} × |",
@@ -163,7 +164,8 @@ fn start_haproxy(place: &str) -> Container {
     let volume = format!("{place}:{place}");
     let (socket, file) = (format!("{place}/master.sock"), format!("{place}/haproxy.cfg"));
     let options = ["run", "-d", "--name", &name, "--pid", "host", "--network", "none", "--user", "0", "--volume", &volume];
-    let haproxy = ["--log-driver", "none", "--entrypoint", "haproxy", "softengheigvd/ha", "-W", "-db", "-S", &socket, "-f", &file];
+    let haproxy =
+        ["--log-driver", "none", "--entrypoint", "haproxy", "softengheigvd/ha", "-W", "-db", "-S", &socket, "-f", &file];
     let _ = docker(&[&options[..], &haproxy].concat());
     Container { name }
 }

@@ -1,3 +1,257 @@
-//! latency: to be written.
+//! `bench/latency`: how soon a node that starts gets its first request, and one that stops its last.
+//!
+//! A real lab with two nodes that stay and clients that ask without end. A further node is started and stopped again and
+//! again, and these times are taken from the same clock:
+//!
+//! - Join: from the first answer that the application itself gives (it is asked at the container's own address, every
+//!   millisecond) to the first answer that a client gets from it through the balancer.
+//! - Stop: from the line in which the node's Serf agent says that it leaves (by Docker's time stamp) to the last answer that a client
+//!   gets from that node. Answers, not questions, are what is counted: the times are rather too long than too short.
+//!
+//! In between, the line of `sync-nodes` in the balancer's log tells how much of the time Serf took, and how much HAProxy.
+//! Whether the targets are met is printed and changes nothing in the exit code: other work on the machine may be the cause.
 
-fn main() {}
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use bench::{machine, milliseconds, percentile};
+use clap::Parser;
+use e2e::docker::{text, try_docker};
+use e2e::http::{client, get_by};
+use e2e::{Balancer, Container, Lab, Look};
+
+/// How soon a node that starts gets its first request, and one that stops its last.
+#[derive(Debug, Parser)]
+#[command(name = "bench/latency")]
+struct Options {
+    /// How many nodes are started and stopped, one after the other
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    nodes: u32,
+    /// How many clients ask through the balancer
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    clients: u32,
+}
+
+/// Pause of a client after an answer: together they ask every millisecond or so, and leave the processor to others.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Time in which whatever is waited for must happen.
+const LIMIT: Duration = Duration::from_secs(30);
+/// A node is stopped this long after its first request, when Serf has told all that there was to tell about its start.
+const SETTLED: Duration = Duration::from_millis(1200);
+/// What the agent says when it begins to leave.
+const LEAVES: &str = "graceful leave";
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    println!("latency: {} nodes, one after the other; {} clients; {}", options.nodes, options.clients, machine());
+    let lab = Lab::new(Look::Hardened);
+    // Requests in the log would only hide the few lines that are looked for.
+    let balancer = lab.balancer_with("ha", &["-e", "HTTP_LOG=off"]);
+    let staying = [lab.node("s1"), lab.node("s2")];
+    balancer.settles_on(&staying.iter().collect::<Vec<_>>(), 30);
+
+    let url = format!("http://{}/", balancer.address());
+    let clients = Clients::default();
+    let mut table = Table::default();
+    thread::scope(|scope| -> Result<()> {
+        let _end = End(&clients);
+        for _ in 0..options.clients {
+            scope.spawn(|| clients.ask(&url));
+        }
+        (1..=options.nodes).try_for_each(|number| one_node(&lab, &balancer, &clients, number, &mut table))
+    })?;
+    table.print();
+    println!(
+        "{} requests, {} not answered with 200",
+        clients.sent.load(Ordering::Relaxed),
+        clients.failed.load(Ordering::Relaxed)
+    );
+    Ok(())
+}
+
+/// Starts a node, waits until it gets requests, stops it.
+fn one_node(lab: &Lab, balancer: &Balancer, clients: &Clients, number: u32, table: &mut Table) -> Result<()> {
+    let name = format!("j{number}");
+    thread::scope(|scope| {
+        let starting = scope.spawn(|| lab.node(&name));
+        let joined = join(&format!("{}-{name}", lab.network()), clients);
+        // Only now: the node may answer before `docker run` returns.
+        let node = starting.join().map_err(|_| anyhow::anyhow!("{name} does not start"))?;
+        let (member, answered, asked) = joined?;
+        table.join.push(since(asked, answered));
+        if let Some(known) = logged(balancer, &format!("{member} "), "is there", answered - LIMIT) {
+            table.join_known.push(since(known, answered));
+        }
+        thread::sleep(SETTLED);
+        stop(&node, &member, balancer, clients, table)
+    })
+}
+
+/// Waits for the first answers of a container that is being started: its member name, the first answer of the application
+/// itself, the first one through the balancer.
+fn join(container: &str, clients: &Clients) -> Result<(String, SystemTime, SystemTime)> {
+    let (member, address) = within(container, "has an address", || {
+        let format = "{{.State.Running}} {{.Config.Hostname}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let output = text(&try_docker(&["inspect", "--format", format, container], "").stdout);
+        let (member, address) = output.trim().strip_prefix("true ")?.split_once(' ')?;
+        Some((member.to_owned(), SocketAddr::new(address.parse().ok()?, 3000)))
+    })?;
+    let mut looks = 0;
+    let answered = within(container, "answers on its own port", || {
+        looks += 1;
+        answers(address).then(SystemTime::now)
+    })?;
+    if looks == 1 {
+        bail!("{container} answered at the first look already: when it began to is not known");
+    }
+    let asked = within(container, "gets requests", || clients.seen(&member).map(|seen| seen.first))?;
+    Ok((member, answered, asked))
+}
+
+/// Stops a node and notes when which part of it happened.
+fn stop(node: &Container, member: &str, balancer: &Balancer, clients: &Clients, table: &mut Table) -> Result<()> {
+    let began = SystemTime::now();
+    // Takes longer than any request can come late: the application waits for two seconds itself.
+    node.stop();
+    let left =
+        logged(node, "", LEAVES, began).with_context(|| format!("{}: the agent does not say that it leaves", node.name))?;
+    let last = clients.seen(member).with_context(|| format!("{}: no request", node.name))?.last;
+    table.stop.push(since(last, left));
+    table.stop_heard.push(since(left, began));
+    if let Some(gone) = logged(balancer, &format!("{member} "), "is gone", began) {
+        table.stop_known.push(since(gone, left));
+    }
+    Ok(())
+}
+
+/// Asks the application for its health, once.
+fn answers(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(50))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        Ok(answer == *b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
+}
+
+/// When a container first logged a line with both texts, not before `after`; by the clock of this machine, as all times here.
+fn logged(container: &Container, first: &str, second: &str, after: SystemTime) -> Option<SystemTime> {
+    let since = humantime::format_rfc3339_nanos(after).to_string();
+    let output = try_docker(&["logs", "--timestamps", "--since", &since, &container.name], "");
+    let both = text(&output.stdout) + &text(&output.stderr);
+    let times = both.lines().filter(|line| line.contains(first) && line.contains(second));
+    times.filter_map(|line| humantime::parse_rfc3339(line.split_once(' ')?.0).ok()).min()
+}
+
+/// Looks every millisecond until there is a value.
+fn within<T>(container: &str, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = SystemTime::now() + LIMIT;
+    while SystemTime::now() < deadline {
+        if let Some(value) = look() {
+            return Ok(value);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    bail!("not within {} s: {container} {what}", LIMIT.as_secs())
+}
+
+/// Time from one to the other; none when the order is the other way round, as with time stamps that come late.
+fn since(later: SystemTime, earlier: SystemTime) -> Duration {
+    later.duration_since(earlier).unwrap_or(Duration::ZERO)
+}
+
+/// What the clients have seen.
+#[derive(Default)]
+struct Clients {
+    ended: AtomicBool,
+    sent: AtomicU64,
+    failed: AtomicU64,
+    nodes: Mutex<HashMap<String, Seen>>,
+}
+
+/// Ends the clients when it is dropped, also by a panic: the threads are waited for.
+struct End<'a>(&'a Clients);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The answers of one node.
+#[derive(Clone, Copy)]
+struct Seen {
+    first: SystemTime,
+    last: SystemTime,
+}
+
+impl Clients {
+    /// Asks until it is told to end, on one connection.
+    fn ask(&self, url: &str) {
+        let agent = client();
+        while !self.ended.load(Ordering::Relaxed) {
+            let host = get_by(&agent, url, None).ok().filter(|answer| answer.status == 200).and_then(|answer| answer.host().ok());
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            match host {
+                Some(host) => {
+                    let now = SystemTime::now();
+                    let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+                    nodes.entry(host).or_insert(Seen { first: now, last: now }).last = now;
+                }
+                None => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn seen(&self, member: &str) -> Option<Seen> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(member).copied()
+    }
+}
+
+/// The measured times.
+#[derive(Default)]
+struct Table {
+    join: Vec<Duration>,
+    join_known: Vec<Duration>,
+    stop: Vec<Duration>,
+    stop_heard: Vec<Duration>,
+    stop_known: Vec<Duration>,
+}
+
+impl Table {
+    fn print(&self) {
+        let target = |limit: u64, measured: Duration| {
+            let met = if measured <= Duration::from_millis(limit) { "met" } else { "not met" };
+            format!("{limit} ms: {met}")
+        };
+        let (p50, p95) = (percentile(&self.join, 0.5), percentile(&self.join, 0.95));
+        let last = percentile(&self.stop, 1.0);
+        println!("\n| milliseconds | p50 | p95 | max | target |");
+        println!("|---|---|---|---|---|");
+        let join = format!("p50 {}, p95 {}", target(100, p50), target(250, p95));
+        row("join: the application's own first answer to its first through the balancer", &self.join, &join);
+        row("of it, until `sync-nodes` says that the node is there", &self.join_known, "");
+        row("stop: the agent says that it leaves to the node's last answer", &self.stop, &format!("max {}", target(150, last)));
+        row("of it, until `sync-nodes` says that the node is gone", &self.stop_known, "");
+        row("before it: from `docker stop` to the agent's word", &self.stop_heard, "");
+        println!();
+    }
+}
+
+fn row(what: &str, values: &[Duration], target: &str) {
+    if values.is_empty() {
+        return println!("| {what} | not seen | | | {target} |");
+    }
+    let [p50, p95, max] = [0.5, 0.95, 1.0].map(|share| milliseconds(percentile(values, share)));
+    println!("| {what} | {p50} | {p95} | {max} | {target} |");
+}

@@ -1,3 +1,0 @@
-//! churn: to be written.
-
-fn main() {}

@@ -1,0 +1,121 @@
+//! No request lost: a live lab under load while nodes join, stop, are killed and change, and the template changes.
+//!
+//! The clients are wrk's: they keep their connections or not, have sessions or not, and repeat nothing. A lost GET fails
+//! the run, and so does a POST that was lost to anything but the kill of its node.
+
+mod changes;
+mod clients;
+mod journal;
+mod report;
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use e2e::{Lab, Look, eventually};
+
+use crate::changes::{Driver, write_template};
+use crate::clients::{Clients, Tally, tell_to_stop};
+use crate::report::Report;
+
+const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ha/config/haproxy.cfg.hb");
+/// More of them than of POST, as in life.
+const GET_CLIENTS: u64 = 16;
+const POST_CLIENTS: u64 = 4;
+/// Slower machines than this do not get to the end.
+const SLOWEST_CHANGE: Duration = Duration::from_secs(10);
+const FEWEST_REQUESTS_A_SECOND: u64 = 200;
+
+/// Shows that no request is lost while the nodes and the template change.
+///
+/// Starts a lab of its own, asks it without a pause by 20 clients, and changes it until there were enough requests and
+/// enough changes. Fails on one lost GET, and on one POST that was lost to anything but the kill of its node.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  bench/churn                                        CI's version, some two minutes
+  bench/churn --requests 1000000 --changes 200       the long one
+  bench/churn --seed 7                               the same changes each time
+  bench/churn --template mine.hb                     what another template loses")]
+struct Options {
+    /// Fewest requests
+    #[arg(long, default_value_t = 100_000)]
+    requests: u64,
+    /// Fewest changes
+    #[arg(long, default_value_t = 60)]
+    changes: u64,
+    /// What the changes follow from; a new one each time unless given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The balancer's template
+    #[arg(long, value_name = "FILE", default_value = TEMPLATE, hide_default_value = true)]
+    template: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    eprintln!("--seed {seed}");
+    let verdict = run(&options, seed).and_then(|report| {
+        print!("{report}");
+        report.verdict()
+    });
+    match verdict {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("churn: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options, seed: u64) -> Result<Report> {
+    let template = std::fs::read_to_string(&options.template).with_context(|| options.template.display().to_string())?;
+    let config = shared_folder()?;
+    let template_file = config.path().join("haproxy.cfg.hb");
+    write_template(&template_file, &template)?;
+    let lab = Lab::new(Look::Hardened);
+    let volume = format!("{}:/config:ro", config.path().display());
+    let balancer = lab.balancer_with("ha", &["--volume", &volume, "--env", "HTTP_LOG=errors"]);
+    let mut driver = Driver::new(seed, lab, balancer, template, template_file);
+
+    let folder = tempfile::tempdir()?;
+    let began = Instant::now();
+    let (get, post) = churn(options, &mut driver, folder.path())?;
+    Ok(Report::new(seed, &driver, get, post, began.elapsed()))
+}
+
+/// Asks and changes until both was done often enough.
+fn churn(options: &Options, driver: &mut Driver, folder: &Path) -> Result<(Tally, Tally)> {
+    let for_requests = Duration::from_secs(options.requests / FEWEST_REQUESTS_A_SECOND);
+    let at_most = for_requests.max(SLOWEST_CHANGE * u32::try_from(options.changes)?);
+    let address = driver.balancer.address();
+    let cookie = eventually("a session for POST", 10, || driver.balancer.get("/", None)?.cookie.ok_or("no cookie".to_owned()));
+    let start = |method, count, cookie| Clients::start(method, count, &address, folder, cookie, at_most);
+    let mut all = [start("GET", GET_CLIENTS, None)?, start("POST", POST_CLIENTS, Some(cookie.as_str()))?];
+    let began = Instant::now();
+    let mut answered = 0;
+    while driver.all_made() < options.changes || answered < options.requests {
+        ensure!(began.elapsed() < at_most, "not done within {at_most:?}: {answered} requests, {} changes", driver.all_made());
+        let what = driver.change()?;
+        for clients in &mut all {
+            ensure!(clients.are_running()?, "wrk has ended too early");
+        }
+        answered = all.iter().map(Clients::answered).sum();
+        eprintln!("{:4} s, {answered} requests, change {what}", began.elapsed().as_secs());
+    }
+    driver.settle();
+    tell_to_stop(folder)?;
+    let [get, post] = all;
+    Ok((get.finish()?, post.finish()?))
+}
+
+/// A folder that the user of the balancer's container can read.
+fn shared_folder() -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
