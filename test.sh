@@ -90,6 +90,9 @@ counted docker run --rm --name e2e-webapp --entrypoint node --workdir /app --vol
 say "tests of the whole, in containers"
 counted cargo test --locked --no-fail-fast -p e2e
 
+say "no request lost while everything changes"
+./bench/churn
+
 awk '
     /^test result:/ { passed += $4; failed += $6 }
     /^# pass / { passed += $3 }

@@ -25,7 +25,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     if !metadata.is_file() {
         return Err(refused("not a plain file"));
     }
-    let mut bytes = Vec::new();
+    // Room for all of it: else it is read in pieces, from 32 bytes on.
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(LARGEST)).unwrap_or(0) + 1);
     // One byte more tells a file that is too large, also one that grows while it is read.
     file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST { Err(refused("larger than 16 MiB")) } else { Ok(bytes) }

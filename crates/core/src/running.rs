@@ -5,8 +5,9 @@
 //! id and start time: after a restart, or a reload by somebody else, it holds no more, and it is simply not known what
 //! runs.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use crate::config::{ServerKey, ServerLine, parse_server};
 use crate::read::read_text;
@@ -25,7 +26,10 @@ impl ProcessId {
     /// The process that has this id now, or `None` when there is none.
     #[must_use]
     pub fn of_pid(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // One read: it has some 300 bytes.
+        let mut buffer = [0; 1024];
+        let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
+        let stat = String::from_utf8_lossy(buffer.get(..length)?);
         // The second field is a name in parentheses and may itself have spaces; the start is the 22nd (proc(5)).
         let (_, fields) = stat.rsplit_once(") ")?;
         let start = fields.split(' ').nth(19)?.parse().ok()?;
@@ -108,6 +112,8 @@ pub fn record_path(master: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
