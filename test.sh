@@ -79,7 +79,7 @@ say "unit and black-box tests"
 counted cargo test --locked --no-fail-fast --workspace --exclude e2e
 
 say "fuzz targets, 10 s each"
-./fuzz/run 10
+SEED=1 ./fuzz/run 10
 
 ./build-images.sh
 

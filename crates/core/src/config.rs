@@ -164,7 +164,7 @@ impl<'a> Config<'a> {
                     config.irregular.get_or_insert_with(|| format!("section {name} is there twice"));
                 }
             }
-            section.note(first, &mut config);
+            section.note(first, rest, &mut config);
             config.rest.push(line);
         }
         config.take(servers);
@@ -222,7 +222,14 @@ impl<'a> Section<'a> {
     }
 
     /// Notes what a line other than `server` means for the servers of the section.
-    fn note(&mut self, keyword: &str, config: &mut Config<'a>) {
+    fn note(&mut self, keyword: &str, arguments: &str, config: &mut Config<'a>) {
+        match keyword {
+            // Whether a server is in maintenance because of this cannot be seen.
+            "default-server" if arguments.split_ascii_whitespace().any(|word| word == "disabled") => {
+                config.irregular.get_or_insert_with(|| format!("section {} disables its servers by default", self.name));
+            }
+            _ => {}
+        }
         match keyword {
             "default-server" if self.is_defaults => self.inherits_defaults = true,
             // It counts for the servers after it only.
@@ -339,6 +346,7 @@ peers p
             "backend a\n server x 1.1.1.1:1\nbackend a\n server y 1.1.1.1:1\n",
             "backend a\n.if defined(X)\n server x 1.1.1.1:1\n.endif\n",
             "backend a\n server x 1.1.1.1:1\n default-server weight 5\n",
+            "defaults\n default-server inter 1s disabled\nbackend a\n server x 1.1.1.1:1\n",
         ] {
             assert!(Config::parse(text).irregular.is_some(), "{text}");
         }
