@@ -24,7 +24,8 @@ fn print(list: &MemberList) -> String {
 fuzz_target!(|json: &str| {
     let Ok(list) = MemberList::parse(json, ROLE) else { return };
     // The same text, read without knowing what it should be.
-    let value: Value = serde_json::from_str(json).expect("what is a member list is JSON");
+    // A number that is too large for any type is no error where nobody reads it.
+    let Ok(value) = serde_json::from_str::<Value>(json) else { return };
     // Serde takes a list for an object as well, which Serf never prints.
     let Some(members) = value["members"].as_array().filter(|members| members.iter().all(Value::is_object)) else { return };
     let is_alive = |member: &&Value| member["status"] == "alive";
