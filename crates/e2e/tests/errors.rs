@@ -78,37 +78,4 @@ fn assert_survives(name: &str) {
     assert!(codes.contains_key(&0) && codes.contains_key(&1), "{name}: {codes:?}");
 }
 
-#[test]
-fn member_join() {
-    assert_survives("member-join");
-}
-
-#[test]
-fn member_leave() {
-    assert_survives("member-leave");
-}
-
-#[test]
-fn sync_nodes_by_commands() {
-    assert_survives("sync-nodes by commands");
-}
-
-#[test]
-fn sync_nodes_by_reload() {
-    assert_survives("sync-nodes by reload");
-}
-
-#[test]
-fn render_cfg() {
-    assert_survives("render-cfg");
-}
-
-#[test]
-fn reload_ha_by_commands() {
-    assert_survives("reload-ha by commands");
-}
-
-#[test]
-fn reload_ha_by_reload() {
-    assert_survives("reload-ha by reload");
-}
+scenario::tests_by!(assert_survives);

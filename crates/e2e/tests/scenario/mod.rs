@@ -242,3 +242,27 @@ impl Stage {
 fn name(line: &str) -> &str {
     line.split(' ').next().unwrap()
 }
+
+/// A test of its own for each scenario, all by this function, which takes the scenario's name.
+macro_rules! tests_by {
+    ($check:path) => {
+        scenario::tests_by!($check:
+            member_join = "member-join",
+            member_leave = "member-leave",
+            sync_nodes_by_commands = "sync-nodes by commands",
+            sync_nodes_by_reload = "sync-nodes by reload",
+            render_cfg = "render-cfg",
+            reload_ha_by_commands = "reload-ha by commands",
+            reload_ha_by_reload = "reload-ha by reload",
+        );
+    };
+    ($check:path: $($test:ident = $name:literal,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                $check($name);
+            }
+        )*
+    };
+}
+pub(crate) use tests_by;
