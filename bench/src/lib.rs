@@ -8,11 +8,11 @@ use std::time::Duration;
 /// The value below which this share of the values lies (nearest rank).
 ///
 /// # Panics
-/// When there is no value.
+/// When there is no value, or one that is no number.
 #[must_use]
-pub fn percentile(values: &[Duration], share: f64) -> Duration {
+pub fn percentile<T: Copy + PartialOrd>(values: &[T], share: f64) -> T {
     let mut sorted = values.to_vec();
-    sorted.sort_unstable();
+    sorted.sort_unstable_by(|a, b| a.partial_cmp(b).expect("numbers"));
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

@@ -76,13 +76,13 @@ impl Machine {
             fs::write(dir.path().join("nodes").join(&name), format!("{name} 127.0.0.1\n"))?;
         }
         let tool = |name: &str| tool(dir.path(), &port, name);
-        ensure!(tool("render-cfg").status()?.success(), "render-cfg failed");
+        succeed(&mut tool("render-cfg"))?;
         let container = start_haproxy(&place);
         fs::write(dir.path().join("haproxy.pid"), container.inspect("{{.State.Pid}}"))?;
         eventually("HAProxy answers", 20, || {
             UnixStream::connect(dir.path().join("master.sock")).map_err(|error| error.to_string())
         });
-        ensure!(tool("reload-ha").status()?.success(), "reload-ha failed");
+        succeed(&mut tool("reload-ha"))?;
         Ok(Self { dir, _haproxy: container, nodes, port })
     }
 
@@ -179,6 +179,13 @@ fn tool(dir: &Path, port: &str, name: &str) -> Command {
     command.env("HAPROXY_MASTER_SOCKET", dir.join("master.sock")).env("HAPROXY_ADMIN_SOCKET", dir.join("admin.sock"));
     command.env("BACKEND_PORT", port);
     command
+}
+
+/// Runs a tool that has to succeed, without what it says.
+fn succeed(tool: &mut Command) -> Result<()> {
+    let output = tool.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// The time from the start of a program to its end.

@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bench::machine;
+use bench::{machine, percentile};
 use clap::Parser;
 use e2e::docker::{docker, text};
 use e2e::{Balancer, Container, Lab, Look};
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     );
     let ratios = compare("nodes that answer at once", &options, instant_node)?;
     compare("nodes that are the sample application", &options, |lab, name| lab.node(name))?;
-    let (ratio, spread) = (median(&ratios), quantile(&ratios, 0.75) - quantile(&ratios, 0.25));
+    let (ratio, spread) = (median(&ratios), percentile(&ratios, 0.75) - percentile(&ratios, 0.25));
     let verdict = if spread > NOISE {
         "not to be told: the rounds differ too much, other work is on this machine"
     } else if ratio >= TARGET {
@@ -200,8 +200,8 @@ impl Turns {
             self.name,
             median(&self.done.iter().map(|turn| turn.rate).collect::<Vec<_>>()),
             median(&ratios),
-            quantile(&ratios, 0.25),
-            quantile(&ratios, 0.75),
+            percentile(&ratios, 0.25),
+            percentile(&ratios, 0.75),
             each(|turn| turn.container),
             each(|turn| turn.docker),
             100.0 * unlogged / requests
@@ -235,19 +235,5 @@ fn processor_time(pids: &[String]) -> Duration {
 }
 
 fn median(values: &[f64]) -> f64 {
-    quantile(values, 0.5)
-}
-
-/// The value below which this share of the values lies (nearest rank).
-fn quantile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "small and positive"
-    )]
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted[rank.clamp(1, sorted.len()) - 1]
+    percentile(values, 0.5)
 }
