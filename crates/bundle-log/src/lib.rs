@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::log::Reporter;
-use lb_core::options::LogOptions;
+use lb_core::options::RunOptions;
 use nix::fcntl::{FcntlArg, fcntl};
 
 /// What the pipe can hold, in bytes, instead of 64 KiB: the most that an unprivileged process may ask for (pipe(7)).
@@ -27,14 +27,14 @@ pub struct BundleLog {
     #[arg(long, value_name = "TIME", default_value = "20ms")]
     every: humantime::Duration,
     #[command(flatten)]
-    log: LogOptions,
+    run_options: RunOptions,
 }
 
 impl Tool for BundleLog {
     const NAME: &'static str = "bundle-log";
 
-    fn log(&self) -> &LogOptions {
-        &self.log
+    fn run_options(&self) -> &RunOptions {
+        &self.run_options
     }
 
     fn goes_on(&self) -> bool {

@@ -9,7 +9,7 @@ use clap::Parser;
 
 use crate::deadline::Deadline;
 use crate::log::Reporter;
-use crate::options::LogOptions;
+use crate::options::RunOptions;
 
 /// How a tool ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub trait Tool: Parser {
     /// Its name, which begins each of its lines.
     const NAME: &'static str;
 
-    /// Where it logs.
-    fn log(&self) -> &LogOptions;
+    /// Where it logs, and how long it may take.
+    fn run_options(&self) -> &RunOptions;
 
     /// It is meant to go on for longer than a run may take, and sees to that itself.
     fn goes_on(&self) -> bool {
@@ -64,11 +64,11 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    let log = tool.log();
+    let options = tool.run_options();
     let handler = std::env::var_os("SERF_EVENT").is_some();
-    let reporter = Reporter::new(T::NAME, Some(log.log_file.clone()), log.console.clone().filter(|_| handler));
+    let reporter = Reporter::new(T::NAME, Some(options.log_file.clone()), options.console.clone().filter(|_| handler));
     // A person at the terminal may take their time, and can press Ctrl-C.
-    let _deadline = (!tool.goes_on() && !io::stdin().is_terminal()).then(|| deadline(T::NAME, log, Duration::ZERO));
+    let _deadline = (!tool.goes_on() && !io::stdin().is_terminal()).then(|| deadline(T::NAME, options, Duration::ZERO));
     match run(&tool, &reporter) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -80,8 +80,8 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
 
 /// The deadline of a whole run, or, when it is put off by every round, of one round that begins after `pause` at most.
 #[must_use]
-pub fn deadline(name: &'static str, log: &LogOptions, pause: Duration) -> Deadline {
-    let (limit, file) = (Duration::from_secs(log.limit), log.log_file.clone());
+pub fn deadline(name: &'static str, options: &RunOptions, pause: Duration) -> Deadline {
+    let (limit, file) = (Duration::from_secs(options.limit), options.log_file.clone());
     let said = format!("not done after {limit:?}, given up: the next run goes on from here");
     Deadline::start(limit + pause, move || Reporter::new(name, Some(file), None).say(said))
 }

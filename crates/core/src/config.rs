@@ -223,12 +223,9 @@ impl<'a> Section<'a> {
 
     /// Notes what a line other than `server` means for the servers of the section.
     fn note(&mut self, keyword: &str, arguments: &str, config: &mut Config<'a>) {
-        match keyword {
-            // Whether a server is in maintenance because of this cannot be seen.
-            "default-server" if arguments.split_ascii_whitespace().any(|word| word == "disabled") => {
-                config.irregular.get_or_insert_with(|| format!("section {} disables its servers by default", self.name));
-            }
-            _ => {}
+        // Whether a server is in maintenance because of this cannot be seen.
+        if keyword == "default-server" && arguments.split_ascii_whitespace().any(|word| word == "disabled") {
+            config.irregular.get_or_insert_with(|| format!("section {} disables its servers by default", self.name));
         }
         match keyword {
             "default-server" if self.is_defaults => self.inherits_defaults = true,

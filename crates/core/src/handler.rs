@@ -9,7 +9,7 @@ use crate::event::{Line, LineError, parse_gone, parse_present, read_lines};
 use crate::lock::Lock;
 use crate::log::Reporter;
 use crate::node::{Node, NodeName};
-use crate::options::{LogOptions, PublishOptions, RoleOptions};
+use crate::options::{PublishOptions, RoleOptions, RunOptions};
 use crate::publish::{PublishError, publish};
 use crate::quote::Quoted;
 use crate::registry::{Registry, RegistryError};
@@ -26,7 +26,7 @@ pub struct HandlerOptions {
     pub publish: PublishOptions,
     /// Where to log.
     #[command(flatten)]
-    pub log: LogOptions,
+    pub log: RunOptions,
 }
 
 /// Why an event could not be applied.

@@ -7,9 +7,9 @@ use clap::Args;
 
 use crate::node::Port;
 
-/// Where to log.
+/// What holds for every run: where it logs, and how long it may take.
 #[derive(Debug, Clone, Args)]
-pub struct LogOptions {
+pub struct RunOptions {
     /// File that says who joined, who left and what was done; kept below 2 MiB
     #[arg(long, env = "SERF_LOG", value_name = "FILE", default_value = "/var/log/serf.log")]
     pub log_file: PathBuf,

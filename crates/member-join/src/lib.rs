@@ -5,7 +5,7 @@ use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::handler::{Event, HandlerOptions, handle};
 use lb_core::log::Reporter;
-use lb_core::options::LogOptions;
+use lb_core::options::RunOptions;
 
 const EXAMPLES: &str = r"  serf agent -event-handler member-join,member-update=member-join
   printf 's3\t172.18.0.5\tbackend\tweight=50\n' | docker exec -i ha member-join
@@ -27,7 +27,7 @@ pub struct MemberJoin {
 impl Tool for MemberJoin {
     const NAME: &'static str = "member-join";
 
-    fn log(&self) -> &LogOptions {
+    fn run_options(&self) -> &RunOptions {
         &self.options.log
     }
 }

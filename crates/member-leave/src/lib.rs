@@ -5,7 +5,7 @@ use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::handler::{Event, HandlerOptions, handle};
 use lb_core::log::Reporter;
-use lb_core::options::LogOptions;
+use lb_core::options::RunOptions;
 
 const EXAMPLES: &str = r"  serf agent -event-handler member-leave,member-failed,member-reap=member-leave
   printf 's3\t172.18.0.5\tbackend\t\n' | docker exec -i ha member-leave
@@ -26,7 +26,7 @@ pub struct MemberLeave {
 impl Tool for MemberLeave {
     const NAME: &'static str = "member-leave";
 
-    fn log(&self) -> &LogOptions {
+    fn run_options(&self) -> &RunOptions {
         &self.options.log
     }
 }

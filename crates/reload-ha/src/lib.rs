@@ -7,7 +7,7 @@ use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
-use lb_core::options::{LogOptions, ProcessOptions};
+use lb_core::options::{ProcessOptions, RunOptions};
 use lb_core::plan::Plan;
 use lb_core::publish::{Applied, apply_file, plan_file};
 
@@ -32,14 +32,14 @@ pub struct ReloadHa {
     #[command(flatten)]
     process: ProcessOptions,
     #[command(flatten)]
-    log: LogOptions,
+    run_options: RunOptions,
 }
 
 impl Tool for ReloadHa {
     const NAME: &'static str = "reload-ha";
 
-    fn log(&self) -> &LogOptions {
-        &self.log
+    fn run_options(&self) -> &RunOptions {
+        &self.run_options
     }
 }
 

@@ -9,7 +9,7 @@ use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::haproxy;
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
-use lb_core::options::{LogOptions, PublishOptions};
+use lb_core::options::{PublishOptions, RunOptions};
 use lb_core::publish::{Rendered, render, write_file};
 use lb_core::read::read_text;
 use similar::TextDiff;
@@ -42,14 +42,14 @@ pub struct RenderCfg {
     #[command(flatten)]
     options: PublishOptions,
     #[command(flatten)]
-    log: LogOptions,
+    run_options: RunOptions,
 }
 
 impl Tool for RenderCfg {
     const NAME: &'static str = "render-cfg";
 
-    fn log(&self) -> &LogOptions {
-        &self.log
+    fn run_options(&self) -> &RunOptions {
+        &self.run_options
     }
 }
 

@@ -10,7 +10,7 @@ use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::log::Reporter;
-use lb_core::options::LogOptions;
+use lb_core::options::RunOptions;
 use lb_core::replace::replace;
 
 mod agent;
@@ -84,14 +84,14 @@ pub struct SerfRun {
     #[arg(long, conflicts_with_all = ["check_ready", "check_name"])]
     tell_address: bool,
     #[command(flatten)]
-    log: LogOptions,
+    run_options: RunOptions,
 }
 
 impl Tool for SerfRun {
     const NAME: &'static str = "serf-run";
 
-    fn log(&self) -> &LogOptions {
-        &self.log
+    fn run_options(&self) -> &RunOptions {
+        &self.run_options
     }
 
     /// The service beside it may take its time to start.
@@ -152,9 +152,7 @@ impl SerfRun {
             encrypt_key: self.encrypt_key()?,
         })
     }
-}
 
-impl SerfRun {
     /// The key of the gossip, which no message may show.
     fn encrypt_key(&self) -> Result<Option<String>> {
         let given = self.encrypt_key_file.as_deref().filter(|path| !path.as_os_str().is_empty());

@@ -27,7 +27,7 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     // The agent starts at the same time; that it is not there at once is not worth a line.
     let _ = tool.list_within(START);
     // A round that hangs would keep the handlers from their work, as they only wake it.
-    let deadline = deadline(SyncNodes::NAME, &tool.log, *tool.every);
+    let deadline = deadline(SyncNodes::NAME, &tool.run_options, *tool.every);
     loop {
         deadline.put_off();
         trouble.note(round(tool, &mut alone, reporter), reporter);

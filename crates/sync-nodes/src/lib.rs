@@ -11,7 +11,7 @@ use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
 use lb_core::members::MemberList;
-use lb_core::options::{LogOptions, PublishOptions, RoleOptions};
+use lb_core::options::{PublishOptions, RoleOptions, RunOptions};
 use lb_core::publish::publish;
 use lb_core::quote::Quoted;
 use lb_core::registry::Registry;
@@ -54,14 +54,14 @@ pub struct SyncNodes {
     #[command(flatten)]
     options: PublishOptions,
     #[command(flatten)]
-    log: LogOptions,
+    run_options: RunOptions,
 }
 
 impl Tool for SyncNodes {
     const NAME: &'static str = "sync-nodes";
 
-    fn log(&self) -> &LogOptions {
-        &self.log
+    fn run_options(&self) -> &RunOptions {
+        &self.run_options
     }
 
     fn goes_on(&self) -> bool {
