@@ -144,7 +144,7 @@ stage_base() {
     cp base/Dockerfile "$work/base/"
     mkdir -p "$work/base/rootfs/etc/services.d"
     cp -R services.d "$work/base/rootfs/etc/services.available"
-    cp -R services.d/join services.d/serf "$work/base/rootfs/etc/services.d/"
+    cp -R services.d/forward services.d/join services.d/serf "$work/base/rootfs/etc/services.d/"
     cp -R base/cont-init.d "$work/base/rootfs/etc/"
     find "$work/base/rootfs/etc" -type d -exec chmod 755 {} +
     find "$work/base/rootfs/etc" -type f -exec chmod 644 {} +

@@ -1,4 +1,4 @@
-//! `bundle-log`: passes log lines on in bundles.
+//! `bundle-log`: passes log lines on in bundles, and a copy of them to a syslog server.
 
 use std::io::{self, Read, Write};
 use std::thread;
@@ -8,24 +8,40 @@ use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::log::Reporter;
 use lb_core::options::RunOptions;
+use lb_core::quote::Quoted;
 use nix::fcntl::{FcntlArg, fcntl};
+
+mod forward;
+mod syslog;
+
+use forward::Forward;
 
 /// What the pipe can hold, in bytes, instead of 64 KiB: the most that an unprivileged process may ask for (pipe(7)).
 const PIPE: i32 = 1 << 20;
 
-const EXAMPLES: &str = "  exec bundle-log                                   # in the run script of a logger";
+const EXAMPLES: &str = "  exec bundle-log                                   # in the run script of a logger
+  exec bundle-log --to udp://logs.example:514       # and to a syslog server";
 
 /// Pass standard input on to standard output in bundles.
 ///
 /// Of what comes in, the first part is passed on at once, and what comes in the time after it as one piece. Whoever
 /// reads the output wakes up less often: with a request log of some thousand lines a second, each of which wakes
 /// Docker's processes, this is most of its price. It ends when its input does.
+///
+/// With --to, each line also goes to a syslog server (RFC 5424; over TCP one line a message). What is passed on never
+/// waits for that: while the server is away or slow, up to 1 MiB of lines is kept, what comes then is lost and counted.
 #[derive(Debug, Parser)]
 #[command(name = "bundle-log", version, after_help = after_help(EXAMPLES))]
 pub struct BundleLog {
     /// Time in which a bundle gathers
     #[arg(long, value_name = "TIME", default_value = "20ms")]
     every: humantime::Duration,
+    /// Syslog server that gets a copy, udp://HOST[:PORT] or tcp://HOST[:PORT]; one that makes no sense is said and left out
+    #[arg(long, env = "LOG_TARGET", value_name = "URL")]
+    to: Option<String>,
+    /// Name of the program that the lines are from, for the syslog server
+    #[arg(long, value_name = "NAME", default_value = "haproxy")]
+    from: String,
     #[command(flatten)]
     run_options: RunOptions,
 }
@@ -46,20 +62,42 @@ impl Tool for BundleLog {
 ///
 /// # Errors
 /// When standard input or output fails.
-pub fn run(tool: &BundleLog, _reporter: &Reporter) -> Result<Exit> {
+pub fn run(tool: &BundleLog, reporter: &Reporter) -> Result<Exit> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     // HAProxy drops lines that find the pipe full. Where it cannot be larger, it stays as it is.
     let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE));
+    let forward = forward(tool, reporter);
     let mut bundle = vec![0; 1 << 20];
     loop {
         let length = match input.read(&mut bundle) {
-            Ok(0) => return Ok(Exit::Done),
+            Ok(0) => break,
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error).context("read standard input"),
         };
-        output.write_all(bundle.get(..length).unwrap_or_default()).context("write standard output")?;
+        let lines = bundle.get(..length).unwrap_or_default();
+        output.write_all(lines).context("write standard output")?;
         output.flush().context("write standard output")?;
+        if let Some(forward) = &forward {
+            forward.add(lines);
+        }
         thread::sleep(*tool.every);
+    }
+    if let Some(forward) = forward {
+        forward.finish();
+    }
+    Ok(Exit::Done)
+}
+
+/// What sends the copy. A target that makes no sense must not cost the log itself.
+fn forward(tool: &BundleLog, reporter: &Reporter) -> Option<Forward> {
+    let to = tool.to.as_deref().filter(|to| !to.is_empty())?;
+    let log_file = tool.run_options.log_file.clone();
+    match to.parse() {
+        Ok(target) => Some(Forward::start(target, &tool.from, Reporter::new(BundleLog::NAME, Some(log_file), None))),
+        Err(reason) => {
+            reporter.say(format_args!("LOG_TARGET {}: {reason}: no line of {} is sent", Quoted(to), tool.from));
+            None
+        }
     }
 }

@@ -96,7 +96,9 @@ impl Lab {
         (lab, balancer, nodes)
     }
 
-    fn run(&self, image: &str, name: &str, options: &[&str]) -> Container {
+    /// Starts a container of any image with further options of `docker run`.
+    #[must_use]
+    pub fn run(&self, image: &str, name: &str, options: &[&str]) -> Container {
         let name = format!("{}-{name}", self.name);
         let mut arguments = vec!["run", "-d", "--network", &self.name, "--name", &name];
         if self.look == Look::Hardened {

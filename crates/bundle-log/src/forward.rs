@@ -1,0 +1,211 @@
+//! The copy of the lines: a thread sends them, and whoever adds lines never waits for it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use lb_core::log::Reporter;
+use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
+
+use crate::syslog::{Target, Transport, message};
+
+/// How much waits to be sent, in bytes, before lines are lost.
+const WAITING: usize = 1 << 20;
+/// Time that a server has to accept a connection, and to take something of what it is sent.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What a server does not confirm in this time is an error; by itself, Linux takes a quarter of an hour.
+const UNCONFIRMED_MS: u32 = 10_000;
+/// Pause after an error.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Datagrams go to the address that the name had at most this long ago.
+const ADDRESS_AGE: Duration = Duration::from_secs(5);
+/// Nobody confirms a datagram, and an error comes up to three seconds late (ARP): after this long without one it works again.
+const UDP_PROOF: Duration = Duration::from_secs(10);
+/// At most this often it is said that lines are lost while the server takes some.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+/// Time for what still waits when the input has ended.
+const END: Duration = Duration::from_secs(1);
+
+/// Sends copies of lines to a syslog server.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    lines: Sender<(SystemTime, Vec<u8>)>,
+    waiting: Arc<AtomicUsize>,
+    lost: Arc<AtomicUsize>,
+    ended: Receiver<()>,
+}
+
+impl Forward {
+    /// Starts to send the lines of `program`; `reporter` says when that fails, and when it works again.
+    pub(crate) fn start(target: Target, program: &str, reporter: Reporter) -> Self {
+        let (lines, receiver) = channel::<(SystemTime, Vec<u8>)>();
+        let (end, ended) = channel();
+        let (waiting, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut shipper = Shipper {
+            host: nix::unistd::gethostname().map_or_else(|_| "-".to_owned(), |name| name.to_string_lossy().into_owned()),
+            program: program.to_owned(),
+            connection: None,
+            trouble: None,
+            said_lost: None,
+            lost: lost.clone(),
+            target,
+            reporter,
+        };
+        let sent = waiting.clone();
+        thread::spawn(move || {
+            let mut rest = Vec::new();
+            while let Ok((time, bytes)) = receiver.recv() {
+                rest.extend(&bytes);
+                let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                shipper.ship(time, rest.get(..whole).unwrap_or_default());
+                rest.drain(..whole);
+                sent.fetch_sub(bytes.len(), Ordering::Relaxed);
+            }
+            shipper.say_lost();
+            // Nobody may wait for it any more.
+            let _ = end.send(());
+        });
+        Self { lines, waiting, lost, ended }
+    }
+
+    /// Adds a piece of the log, or counts its lines as lost when too much waits already.
+    pub(crate) fn add(&self, piece: &[u8]) {
+        let full = self.waiting.load(Ordering::Relaxed) + piece.len() > WAITING;
+        if full {
+            self.lost.fetch_add(piece.iter().filter(|byte| **byte == b'\n').count(), Ordering::Relaxed);
+            return;
+        }
+        self.waiting.fetch_add(piece.len(), Ordering::Relaxed);
+        // The thread ends with this value only.
+        let _ = self.lines.send((SystemTime::now(), piece.to_vec()));
+    }
+
+    /// Gives what still waits a moment to be sent.
+    pub(crate) fn finish(self) {
+        drop(self.lines);
+        // After that, it is lost.
+        let _ = self.ended.recv_timeout(END);
+    }
+}
+
+/// The thread's side.
+struct Shipper {
+    target: Target,
+    host: String,
+    program: String,
+    reporter: Reporter,
+    connection: Option<Connection>,
+    /// When the last error was, since it was said that something is wrong.
+    trouble: Option<Instant>,
+    said_lost: Option<Instant>,
+    lost: Arc<AtomicUsize>,
+}
+
+impl Shipper {
+    /// Sends whole lines, however long that takes.
+    fn ship(&mut self, time: SystemTime, lines: &[u8]) {
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let messages = lines.map(|line| message(&self.host, &self.program, time, line));
+        let parcels: Vec<Vec<u8>> = match self.target.transport {
+            Transport::Udp => messages.collect(),
+            // All at once. After an error all again: rather twice than not at all.
+            Transport::Tcp => vec![messages.flat_map(|message| [message, b"\n".to_vec()]).flatten().collect()],
+        };
+        for parcel in parcels {
+            while let Err(error) = self.send(&parcel) {
+                self.connection = None;
+                if self.trouble.replace(Instant::now()).is_none() {
+                    let (target, program) = (&self.target, &self.program);
+                    self.reporter.say(format_args!("LOG_TARGET {target}: {error}: lines of {program} wait, up to 1 MiB of them"));
+                }
+                thread::sleep(PAUSE);
+            }
+            self.sent();
+        }
+    }
+
+    fn send(&mut self, parcel: &[u8]) -> io::Result<()> {
+        if self.connection.as_mut().is_none_or(|connection| !connection.is_good()) {
+            self.connection = None;
+        }
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(Connection::new(&self.target)?),
+        };
+        connection.send(parcel)
+    }
+
+    /// Says that the trouble is over, and now and then what is lost without any.
+    fn sent(&mut self) {
+        let proof = if self.target.transport == Transport::Udp { UDP_PROOF } else { Duration::ZERO };
+        if self.trouble.is_some_and(|last| last.elapsed() >= proof) {
+            self.trouble = None;
+            let lost = self.lost.swap(0, Ordering::Relaxed);
+            let (target, program) = (&self.target, &self.program);
+            self.reporter.say(format_args!("LOG_TARGET {target}: works again, {lost} lines of {program} were lost"));
+        } else if self.trouble.is_none() && self.said_lost.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+            self.say_lost();
+        }
+    }
+
+    fn say_lost(&mut self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            self.said_lost = Some(Instant::now());
+            let (target, program) = (&self.target, &self.program);
+            self.reporter.say(format_args!("LOG_TARGET {target}: too slow, {lost} lines of {program} were lost"));
+        }
+    }
+}
+
+/// A way to the server.
+enum Connection {
+    Udp(UdpSocket, Instant),
+    Tcp(TcpStream),
+}
+
+impl Connection {
+    fn new(target: &Target) -> io::Result<Self> {
+        let address = target.resolve()?;
+        match target.transport {
+            Transport::Udp => {
+                let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+                socket.connect(address)?;
+                // Even the queue of a network card may be full.
+                socket.set_write_timeout(Some(PATIENCE))?;
+                Ok(Self::Udp(socket, Instant::now()))
+            }
+            Transport::Tcp => {
+                let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                setsockopt(&stream, TcpUserTimeout, &UNCONFIRMED_MS)?;
+                Ok(Self::Tcp(stream))
+            }
+        }
+    }
+
+    /// A server never says anything; if there is something to read, it is the end of the connection.
+    fn is_good(&mut self) -> bool {
+        match self {
+            Self::Udp(_, since) => since.elapsed() < ADDRESS_AGE,
+            Self::Tcp(stream) => {
+                let mut nothing = [0];
+                let result = stream.set_nonblocking(true).and_then(|()| stream.read(&mut nothing));
+                let open = matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock);
+                open && stream.set_nonblocking(false).is_ok()
+            }
+        }
+    }
+
+    fn send(&mut self, parcel: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Udp(socket, _) => socket.send(parcel).map(drop),
+            Self::Tcp(stream) => stream.write_all(parcel),
+        }
+    }
+}
