@@ -1,0 +1,180 @@
+//! What is to be done, from figures and time alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// When nodes are started and stopped.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Never fewer containers than this.
+    pub min: usize,
+    /// Never more than this.
+    pub max: usize,
+    /// More requests in progress a node than this need more nodes.
+    pub up: f64,
+    /// If one node fewer would still have fewer than this each, there is one too many. Below `up`: the gap between them
+    /// is what keeps a steady load from starting and stopping nodes in turn.
+    pub down: f64,
+    /// How many looks the load is averaged over.
+    pub looks: usize,
+    /// Time after an action in which there is no other.
+    pub cool_down: Duration,
+    /// Time in which a node of ours has to become ready.
+    pub ready_within: Duration,
+}
+
+/// A container with a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its identifier.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// It was started by this tool, which therefore may stop it.
+    pub ours: bool,
+    /// The balancer sends it requests.
+    pub ready: bool,
+}
+
+/// What was seen at one look.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// The containers, the newest first.
+    pub nodes: Vec<Node>,
+    /// Requests in progress on all nodes together, and those that wait for one.
+    pub requests: u32,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Start this many nodes.
+    Start(usize, String),
+    /// Stop this one.
+    Stop(Node, String),
+    /// Nothing, for a reason of this kind.
+    Nothing(Reason, String),
+}
+
+/// Why nothing is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The last action was a moment ago.
+    CoolDown,
+    /// A node is starting.
+    NotReady,
+    /// Not enough looks so far.
+    TooFewLooks,
+    /// The load fits the nodes.
+    Fits,
+    /// There may not be more nodes.
+    AtMax,
+    /// There may not be fewer nodes.
+    AtMin,
+    /// The node too many is not ours.
+    NotOurs,
+}
+
+/// Decides, look by look.
+#[derive(Debug)]
+pub struct Decider {
+    policy: Policy,
+    looks: VecDeque<u32>,
+    acted: Option<Duration>,
+    /// Since when nodes of ours are not ready, by identifier.
+    unready: BTreeMap<String, Duration>,
+}
+
+impl Decider {
+    /// Nothing has been seen or done so far.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, looks: VecDeque::new(), acted: None, unready: BTreeMap::new() }
+    }
+
+    /// What is to be done after a look at `now`, a time that only grows. What it says counts as done.
+    pub fn decide(&mut self, now: Duration, figures: &Figures) -> Decision {
+        self.note(now, figures);
+        let decision = match self.acted {
+            Some(acted) if now < acted + self.policy.cool_down => {
+                Decision::Nothing(Reason::CoolDown, format!("{:?} to cool down are not over", self.policy.cool_down))
+            }
+            _ => self.count_is_wrong(now, figures).unwrap_or_else(|| self.load_is_wrong(figures)),
+        };
+        if !matches!(decision, Decision::Nothing(..)) {
+            self.acted = Some(now);
+            // What was measured was the load of another number of nodes.
+            self.looks.clear();
+        }
+        decision
+    }
+
+    fn note(&mut self, now: Duration, figures: &Figures) {
+        self.looks.push_back(figures.requests);
+        if self.looks.len() > self.policy.looks {
+            self.looks.pop_front();
+        }
+        let unready = figures.nodes.iter().filter(|node| node.ours && !node.ready);
+        self.unready = unready.map(|node| (node.id.clone(), self.unready.get(&node.id).copied().unwrap_or(now))).collect();
+    }
+
+    /// What needs no look at the load: too few or too many containers, and one that does not get ready.
+    fn count_is_wrong(&self, now: Duration, figures: &Figures) -> Option<Decision> {
+        let (count, Policy { min, max, ready_within, .. }) = (figures.nodes.len(), &self.policy);
+        if count < *min {
+            return Some(Decision::Start(min - count, format!("{count} nodes are fewer than --min {min}")));
+        }
+        let late = |node: &&Node| self.unready.get(&node.id).is_some_and(|since| now - *since >= *ready_within);
+        if let Some(node) = figures.nodes.iter().find(late) {
+            return Some(Decision::Stop(node.clone(), format!("not ready for {ready_within:?}")));
+        }
+        let why = format!("{count} nodes are more than --max {max}");
+        (count > *max).then(|| stop_ours(figures, why))
+    }
+
+    fn load_is_wrong(&self, figures: &Figures) -> Decision {
+        let Policy { min, max, up, down, looks, .. } = &self.policy;
+        let count = figures.nodes.len();
+        let ready = figures.nodes.iter().filter(|node| node.ready).count();
+        if ready < count || ready == 0 {
+            return Decision::Nothing(Reason::NotReady, format!("{ready} of {count} nodes are ready"));
+        }
+        if self.looks.len() < *looks {
+            return Decision::Nothing(Reason::TooFewLooks, format!("fewer than {looks} looks at {count} nodes so far"));
+        }
+        let load = average(&self.looks);
+        let each = format!("{:.1} requests in progress on each of {count} nodes", load / number(count));
+        if load > up * number(count) {
+            let wanted = (count + 1..*max).find(|wanted| load <= up * number(*wanted)).unwrap_or(*max);
+            return match wanted.checked_sub(count) {
+                Some(more) if more > 0 => Decision::Start(more, format!("{each}, more than --up {up}")),
+                _ => Decision::Nothing(Reason::AtMax, format!("{each}, more than --up {up}, but --max {max} is reached")),
+            };
+        }
+        if load < down * number(count - 1) {
+            let why = format!("{each}, fewer than --down {down} for one node less");
+            return match count > *min {
+                true => stop_ours(figures, why),
+                false => Decision::Nothing(Reason::AtMin, format!("{why}, but --min {min} is reached")),
+            };
+        }
+        Decision::Nothing(Reason::Fits, each)
+    }
+}
+
+/// Stops the newest of ours; others are not ours to stop.
+fn stop_ours(figures: &Figures, why: String) -> Decision {
+    match figures.nodes.iter().find(|node| node.ours) {
+        Some(node) => Decision::Stop(node.clone(), why),
+        None => Decision::Nothing(Reason::NotOurs, format!("{why}, but none was started by this tool")),
+    }
+}
+
+fn average(looks: &VecDeque<u32>) -> f64 {
+    looks.iter().copied().map(f64::from).sum::<f64>() / number(looks.len())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few nodes")]
+fn number(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,96 @@
+//! The nodes' containers, by the Docker command line.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use lb_core::program;
+
+use crate::decision::Node;
+
+/// The label of containers that this tool has started.
+const OURS: &str = "softengheigvd.scale-nodes";
+/// The label that the image of the nodes has.
+const NODE: &str = "softengheigvd.image=webapp";
+/// Time for an answer of the engine, and for a start.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for `docker stop` beyond the 10 s that it gives a node.
+const STOP: Duration = Duration::from_secs(60);
+
+/// How nodes are started: as start-containers.sh does.
+const OPTIONS: [&str; 16] = [
+    "--network-alias=serf-cluster",
+    "--read-only",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges",
+    "--tmpfs",
+    "/run:exec,uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/tmp:uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/nodes:uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/usr/local/etc/haproxy:uid=10001,gid=10001,mode=0755",
+    "--tmpfs",
+    "/var/log:uid=10001,gid=10001,mode=0755",
+];
+
+/// The containers that are nodes of one network.
+#[derive(Debug)]
+pub(crate) struct Nodes<'a> {
+    pub(crate) network: &'a str,
+    pub(crate) prefix: &'a str,
+    pub(crate) image: &'a str,
+    pub(crate) options: &'a [String],
+}
+
+impl Nodes<'_> {
+    /// Those that run, the newest first. `up` are the names of the balancer's servers that are up.
+    pub(crate) fn list(&self, up: &BTreeSet<String>) -> Result<Vec<Node>> {
+        let format = format!("{{{{.ID}}}} {{{{.Names}}}} {{{{.Label \"{OURS}\"}}}}");
+        let (label, network) = (format!("label={NODE}"), format!("network={}", self.network));
+        let listed = docker(&["ps", "--filter", &label, "--filter", &network, "--format", &format], PATIENCE)?;
+        let node = |line: &str| {
+            let mut words = line.split(' ');
+            let (id, name) = (words.next()?, words.next()?);
+            // Its name in the cluster is its identifier; a number is added when an old address still has that.
+            let ready =
+                up.iter().any(|server| server.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')));
+            let ours = words.next() == Some(self.network);
+            Some(Node { id: id.to_owned(), name: name.to_owned(), ours, ready })
+        };
+        Ok(listed.lines().filter_map(node).collect())
+    }
+
+    /// Starts one, with the lowest number that is free; returns its name.
+    pub(crate) fn start(&self) -> Result<String> {
+        let taken = docker(&["ps", "--all", "--format", "{{.Names}}"], PATIENCE)?;
+        let taken: BTreeSet<&str> = taken.lines().collect();
+        let mut names = (1..).map(|number: u32| format!("{}s{number}", self.prefix));
+        let Some(name) = names.find(|name| !taken.contains(name.as_str())) else { bail!("no name is free") };
+        let label = format!("--label={OURS}={}", self.network);
+        let mut arguments = vec!["run", "--detach", "--rm", "--name", &name, "--network", self.network, &label];
+        arguments.extend(OPTIONS);
+        arguments.extend(self.options.iter().map(String::as_str));
+        arguments.push(self.image);
+        docker(&arguments, PATIENCE)?;
+        Ok(name)
+    }
+
+    /// Stops one: it leaves the cluster, and what runs on it is finished first. Its container is removed by `--rm`.
+    pub(crate) fn stop(&self, node: &Node) -> Result<()> {
+        docker(&["stop", &node.id], STOP).map(drop)
+    }
+}
+
+fn docker(arguments: &[&str], limit: Duration) -> Result<String> {
+    let answer = program::run("docker", arguments, "", limit)?;
+    if !answer.status.success() {
+        let what = arguments.first().copied().unwrap_or_default();
+        let reason = answer.stderr.lines().find(|line| !line.is_empty()).unwrap_or("no reason was given");
+        bail!("docker {what}: {reason}");
+    }
+    Ok(answer.stdout)
+}

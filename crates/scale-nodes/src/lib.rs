@@ -1,0 +1,199 @@
+//! `scale-nodes`: starts and stops nodes as the load of the balancer asks for.
+
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::log::Reporter;
+use lb_core::options::RunOptions;
+
+pub mod decision;
+mod docker;
+mod figures;
+
+use decision::{Decider, Decision, Figures, Policy, Reason};
+use docker::Nodes;
+
+const EXAMPLES: &str = "  scale-nodes --min 2 --max 8
+  scale-nodes --min 2 --max 8 --dry-run             # only say what would be done, and why
+  scale-nodes --max 4 --up 20 --down 10 --cool-down 1m -- -e DRAIN_TIMEOUT=35";
+
+/// Start and stop nodes as the load of the balancer asks for.
+///
+/// Runs on the host, beside the Docker engine. It looks at HAProxy's statistics and starts nodes when more than --up
+/// requests are in progress on each, as many as the load needs; it stops one when one node less would still have fewer
+/// than --down each. It stops only containers that it has started, now or earlier, by `docker stop`: no request is lost.
+/// What cannot be done is said, and tried again. When it ends (Ctrl-C), the nodes stay.
+#[derive(Debug, Parser)]
+#[command(name = "scale-nodes", version, after_help = after_help(EXAMPLES))]
+pub struct ScaleNodes {
+    /// Fewest nodes
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]
+    min: u16,
+    /// Most nodes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50))]
+    max: u16,
+    /// More requests in progress a node need more nodes
+    #[arg(long, value_name = "REQUESTS", default_value_t = 10.0)]
+    up: f64,
+    /// Fewer requests in progress a node, if there was one node less, need one node less
+    #[arg(long, value_name = "REQUESTS", default_value_t = 5.0)]
+    down: f64,
+    /// Time between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    every: humantime::Duration,
+    /// How many looks the load is averaged over
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    looks: u16,
+    /// Time after a start or a stop in which there is no other
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    cool_down: humantime::Duration,
+    /// A node of its own that is not ready for this long is stopped
+    #[arg(long, value_name = "TIME", default_value = "1m")]
+    ready_within: humantime::Duration,
+    /// Start and stop nothing, only say so
+    #[arg(long)]
+    dry_run: bool,
+    /// HAProxy's statistics socket
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9999")]
+    socket: String,
+    /// Backend of the nodes in haproxy.cfg
+    #[arg(long, value_name = "NAME", default_value = "nodes")]
+    backend: String,
+    /// Docker network of the lab
+    #[arg(long, env = "NETWORK", value_name = "NAME", default_value = "heig")]
+    network: String,
+    /// What is before the names of containers
+    #[arg(long, env = "PREFIX", value_name = "TEXT", default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// Image of the nodes
+    #[arg(long, value_name = "IMAGE", default_value = "softengheigvd/webapp")]
+    image: String,
+    /// Further options of `docker run` for its nodes
+    #[arg(last = true, value_name = "DOCKER OPTION")]
+    options: Vec<String>,
+    #[command(flatten)]
+    run_options: RunOptions,
+}
+
+impl Tool for ScaleNodes {
+    const NAME: &'static str = "scale-nodes";
+
+    fn run_options(&self) -> &RunOptions {
+        &self.run_options
+    }
+
+    fn goes_on(&self) -> bool {
+        true
+    }
+}
+
+impl ScaleNodes {
+    fn policy(&self) -> Result<Policy> {
+        ensure!(self.min <= self.max, "--min {} is more than --max {}", self.min, self.max);
+        ensure!(
+            self.down > 0.0 && self.down < self.up && self.up.is_finite(),
+            "--down {} must be more than 0 and less than --up {}",
+            self.down,
+            self.up
+        );
+        Ok(Policy {
+            min: self.min.into(),
+            max: self.max.into(),
+            up: self.up,
+            down: self.down,
+            looks: self.looks.into(),
+            cool_down: *self.cool_down,
+            ready_within: *self.ready_within,
+        })
+    }
+
+    fn nodes(&self) -> Nodes<'_> {
+        Nodes { network: &self.network, prefix: &self.prefix, image: &self.image, options: &self.options }
+    }
+
+    fn look(&self) -> Result<Figures> {
+        let backend = figures::ask(&self.socket, &self.backend)?;
+        Ok(Figures { nodes: self.nodes().list(&backend.up)?, requests: backend.requests })
+    }
+
+    /// Does what was decided, as far as it can be done.
+    fn act(&self, decision: &Decision, reporter: &Reporter) {
+        let would = if self.dry_run { "would be " } else { "" };
+        match decision {
+            Decision::Start(count, why) => {
+                let nodes = if *count == 1 { "node is" } else { "nodes are" };
+                reporter.say(format_args!("{count} {nodes} {would}started: {why}"));
+                if !self.dry_run {
+                    self.start(*count, reporter);
+                }
+            }
+            Decision::Stop(node, why) => {
+                reporter.say(format_args!("{} is {would}stopped: {why}", node.name));
+                let stopped = if self.dry_run { Ok(()) } else { self.nodes().stop(node) };
+                if let Err(error) = stopped {
+                    reporter.say(format_args!("{} is not stopped: {error:#}", node.name));
+                }
+            }
+            Decision::Nothing(..) => {}
+        }
+    }
+
+    fn start(&self, count: usize, reporter: &Reporter) {
+        for _ in 0..count {
+            match self.nodes().start() {
+                Ok(name) => reporter.say(format_args!("{name} is started")),
+                Err(error) => return reporter.say(format_args!("a node is not started: {error:#}")),
+            }
+        }
+    }
+}
+
+/// Why nothing was done at the last look, so that it is said when it is news.
+#[derive(Default)]
+struct Idle(Option<Reason>);
+
+impl Idle {
+    fn note(&mut self, decision: &Decision, reporter: &Reporter) {
+        match decision {
+            // A matter of time only.
+            Decision::Nothing(Reason::CoolDown | Reason::TooFewLooks, _) => {}
+            Decision::Nothing(reason, why) => {
+                if self.0.replace(*reason) != Some(*reason) {
+                    reporter.say(format_args!("nothing to do: {why}"));
+                }
+            }
+            _ => self.0 = None,
+        }
+    }
+}
+
+/// Runs the tool, for ever.
+///
+/// # Errors
+/// None: what fails is said, and tried again.
+pub fn run(tool: &ScaleNodes, reporter: &Reporter) -> Result<Exit> {
+    let policy = match tool.policy() {
+        Ok(policy) => policy,
+        Err(error) => {
+            reporter.say(error);
+            return Ok(Exit::Usage);
+        }
+    };
+    let mut decider = Decider::new(policy);
+    let mut idle = Idle::default();
+    let began = Instant::now();
+    loop {
+        let looked = tool.look();
+        let trouble = looked.as_ref().err().map(|error| format!("nothing can be decided: {error:#}"));
+        reporter.complain("look", trouble.into_iter().collect());
+        if let Ok(figures) = looked {
+            let decision = decider.decide(began.elapsed(), &figures);
+            idle.note(&decision, reporter);
+            tool.act(&decision, reporter);
+        }
+        thread::sleep(*tool.every);
+    }
+}
