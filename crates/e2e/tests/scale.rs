@@ -62,7 +62,7 @@ fn a_load_drives_the_nodes_up_and_down_and_no_request_is_lost() {
     let (sent, lost) = light.finish();
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}\n{}", lost.len(), tool.said());
     for number in 3..=5 {
-        says(&tool, &format!("-s{number} is stopped: "));
+        says(&tool, &format!("scale-nodes: stops {}-s{number}: ", lab.network()));
     }
 }
 
@@ -70,7 +70,7 @@ fn a_load_drives_the_nodes_up_and_down_and_no_request_is_lost() {
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let (lab, balancer, _nodes) = Lab::with_nodes(Look::Hardened, 2);
     let tool = scale(&lab, &balancer, &["--min", "4", "--max", "5", "--dry-run", "--cool-down", "1s"]);
-    let line = "scale-nodes: 2 nodes would be started: 2 nodes are fewer than --min 4\n";
+    let line = "scale-nodes: would start 2 more: 2 nodes are fewer than --min 4\n";
     eventually("it says so twice", 30, || if tool.said().matches(line).count() >= 2 { Ok(()) } else { Err(tool.said()) });
     assert_eq!(nodes(&lab), ["s1", "s2"]);
 }
@@ -82,7 +82,7 @@ fn a_node_that_does_not_get_ready_or_start_is_said_and_the_others_serve() {
     let times = ["--min", "3", "--max", "5", "--cool-down", "1s", "--ready-within", "3s", "--"];
     let tool = scale(&lab, &balancer, &[&times[..], &["-e", "SERF_READY=http://127.0.0.1:9/"]].concat());
     says(&tool, "s3 is started\n");
-    says(&tool, "s3 is stopped: not ready for 3s\n");
+    says(&tool, "s3: not ready for 3s\n");
     drop(tool);
 
     let mut tool = scale(&lab, &balancer, &[&times[..], &["--no-such-option"]].concat());

@@ -121,17 +121,17 @@ impl ScaleNodes {
 
     /// Does what was decided, as far as it can be done.
     fn act(&self, decision: &Decision, reporter: &Reporter) {
-        let would = if self.dry_run { "would be " } else { "" };
         match decision {
             Decision::Start(count, why) => {
-                let nodes = if *count == 1 { "node is" } else { "nodes are" };
-                reporter.say(format_args!("{count} {nodes} {would}started: {why}"));
+                let would = if self.dry_run { "would start" } else { "starts" };
+                reporter.say(format_args!("{would} {count} more: {why}"));
                 if !self.dry_run {
                     self.start(*count, reporter);
                 }
             }
             Decision::Stop(node, why) => {
-                reporter.say(format_args!("{} is {would}stopped: {why}", node.name));
+                let would = if self.dry_run { "would stop" } else { "stops" };
+                reporter.say(format_args!("{would} {}: {why}", node.name));
                 let stopped = if self.dry_run { Ok(()) } else { self.nodes().stop(node) };
                 if let Err(error) = stopped {
                     reporter.say(format_args!("{} is not stopped: {error:#}", node.name));
