@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts the lab: the balancer ha and the nodes s1, s2 …, on the network heig. Installs, compiles and builds what is
-# missing first. The containers of an earlier start, and those added by hand, are replaced.
+# missing first. In a lab that runs it changes the number of nodes, and no request is lost: what is as it would be
+# started is kept, nodes beyond N are stopped, those added by hand too. Where ha is not, all is started anew.
 #
 # Usage: ./start-containers.sh [--encrypt] [N]    N nodes, 1 to 50; 2 unless given
 #        ./start-containers.sh down               stops and removes all containers of the lab, and its network
@@ -16,6 +17,7 @@ network=${NETWORK:-heig}
 prefix=${PREFIX:-}
 ha=${prefix}ha
 image_label=softengheigvd.image # every image of the lab has it, and so every container
+how_label=softengheigvd.start   # how a container was started
 # Paths that are written to; the user of the images is lb, 10001.
 tmpfs_options=uid=10001,gid=10001,mode=0755
 
@@ -96,14 +98,36 @@ make_key() {
         mv /key/.new /key/key' || die "the key in .serf-key cannot be made"
 }
 
+# how IMAGE [DOCKER OPTION...]: all that decides how a container is started, but its name
+how() {
+    image=$1
+    shift
+    echo "$(docker image inspect --format '{{.Id}}' "softengheigvd/$image") $key $*"
+}
+
+# is_kept NAME IMAGE [DOCKER OPTION...]: true if the container runs on this network as it would be started now.
+is_kept() {
+    name=$1
+    shift
+    [ "$(docker inspect --format "{{.State.Running}} {{index .Config.Labels \"$how_label\"}}" "$name" 2>/dev/null)" = "true $(how "$@")" ] &&
+        lab_containers --format '{{.Names}}' | grep -qxF "$name"
+}
+
+# Stops containers, which finish what they do, and removes them. One may be gone by itself when it has stopped.
+stop_containers() {
+    docker stop "$@" >/dev/null || die "$*: not stopped"
+    docker rm --force --volumes "$@" >/dev/null 2>&1 || true
+}
+
 # run NAME IMAGE [DOCKER OPTION...]
 run() {
     name=$1
+    how=$(shift && how "$@")
     image=$2
     shift 2
     say "starting $name"
     # In a session of its own: at Ctrl-C in the middle of it, Docker could make the container after the clean-up.
-    error=$(setsid --wait docker run --detach --name "$name" --network "$network" --network-alias serf-cluster \
+    error=$(setsid --wait docker run --detach --name "$name" --label "$how_label=$how" --network "$network" --network-alias serf-cluster \
         --read-only --cap-drop ALL --security-opt no-new-privileges \
         --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
         --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
@@ -138,6 +162,18 @@ where() {
     docker port "$ha" "$1" | head -n 1 | sed 's/^0\.0\.0\.0:/localhost:/'
 }
 
+# Stops the containers of the lab that are not $wanted.
+stop_others() {
+    set --
+    for name in $(lab_containers --format '{{.Names}}'); do
+        case $wanted in *" $name "*) ;; *) set -- "$@" "$name" ;; esac
+    done
+    [ $# = 0 ] || {
+        say "stopping $*"
+        stop_containers "$@"
+    }
+}
+
 start() {
     ./provision.sh
     check_port HTTP_PORT "$http_port"
@@ -152,22 +188,33 @@ start() {
     ./build-images.sh
     [ -z "$key" ] || make_key
 
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    trap 'down' EXIT # whatever goes wrong from here on, nothing stays half-started
-    remove_containers
-    network_exists || docker network create "$network" >/dev/null
     # The template as it is here, so that it can be changed while the lab runs.
-    run "$ha" ha --volume "$PWD/ha/config:/config:ro" \
+    set -- ha --volume "$PWD/ha/config:/config:ro" \
         -p "$(publish "$http_port" 80)" -p "$(publish "$stats_port" 1936)" -p "$(publish "$socket_port" 9999)"
+    if is_kept "$ha" "$@"; then
+        say "keeping $ha"
+    else
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        trap 'down' EXIT # whatever goes wrong from here on, nothing stays half-started
+        remove_containers
+        network_exists || docker network create "$network" >/dev/null
+        run "$ha" "$@"
+    fi
     number=0
+    wanted=" $ha "
     while [ "$number" -lt "$nodes" ]; do
         number=$((number + 1))
-        run "${prefix}s$number" webapp
+        name=${prefix}s$number
+        wanted="$wanted$name "
+        ! is_kept "$name" webapp || continue
+        ! docker inspect "$name" >/dev/null 2>&1 || stop_containers "$name"
+        run "$name" webapp
     done
     say "waiting until every node answers through the balancer"
     wait_for_nodes || die "not every node answered within a minute: $(docker logs --tail 3 "$ha" 2>&1 | tail -n 1)"
     trap - EXIT INT TERM
+    stop_others
 
     next=${prefix}s$((nodes + 1))
     cat <<TEXT

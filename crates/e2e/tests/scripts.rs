@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use e2e::docker::{docker, text, try_docker};
-use e2e::http::get;
+use e2e::http::{Load, get};
 use e2e::{Lab, Look, eventually};
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -85,6 +85,40 @@ fn one_command_starts_the_lab_and_one_removes_it() {
     let down = lab.start("down", ["0"; 3]);
     assert!(down.status.success(), "{}", out(&down));
     assert!(lab.containers().is_empty() && !lab.network_is_there());
+}
+
+#[test]
+fn the_number_of_nodes_changes_in_a_running_lab_and_no_request_is_lost() {
+    let lab = Scripts::new("scale");
+    let start = |nodes: &str| {
+        let started = lab.start(nodes, ["0"; 3]);
+        assert!(started.status.success(), "{}", out(&started));
+    };
+    let ids = || ["ha", "s1", "s2"].map(|name| docker(&["inspect", "--format", "{{.Id}}", &format!("{}{name}", lab.prefix)]));
+    start("2");
+    let before = ids();
+    let load = Load::start(&format!("http://{}/", docker(&["port", &format!("{}ha", lab.prefix), "80"])), 8);
+    start("8");
+    assert_eq!(lab.containers(), ["ha", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"]);
+    start("3");
+    assert_eq!(lab.containers(), ["ha", "s1", "s2", "s3"]);
+    assert_eq!(ids(), before, "kept");
+    lost_nothing(load);
+
+    // Another port for the balancer: all is started anew.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let started = lab.start("2", ["0", "0", &port]);
+    assert!(started.status.success(), "{}", out(&started));
+    assert_ne!(ids()[0], before[0]);
+}
+
+/// Ends a load after some more requests.
+fn lost_nothing(load: Load) {
+    let sent = load.sent();
+    eventually("requests go on", 20, || if load.sent() >= sent + 200 { Ok(()) } else { Err(load.sent().to_string()) });
+    let (sent, lost) = load.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    println!("{sent} requests, none lost");
 }
 
 #[test]
@@ -185,8 +219,13 @@ fn compose_starts_and_scales_the_lab() {
     };
     let _ = (compose.0)(&["up", "-d"]);
     answering(1);
-    let _ = (compose.0)(&["up", "-d", "--scale", "webapp=5"]);
-    answering(5);
+    let port = (compose.0)(&["port", "ha", "80"]);
+    let load = Load::start(&format!("http://{}/", port.trim()), 8);
+    for count in [2, 8, 3] {
+        let _ = (compose.0)(&["up", "-d", "--scale", &format!("webapp={count}")]);
+        answering(count);
+    }
+    lost_nothing(load);
 }
 
 #[test]
