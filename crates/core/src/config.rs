@@ -125,6 +125,29 @@ pub fn parse_server(line: &str) -> Option<(&str, ServerLine<'_>)> {
     (!address.is_empty()).then(|| (server, ServerLine { address, arguments: arguments.trim_ascii() }))
 }
 
+/// The section that a text ends in, if it is one that has servers.
+pub(crate) fn backend_at_end(text: &str) -> Option<&str> {
+    let words = text.lines().rev().map(|line| word(without_comment(line).0));
+    let (keyword, rest) = words.filter(|(first, _)| *first != "server").find(|(first, _)| SECTIONS.contains(first))?;
+    has_servers(keyword).then(|| word(rest).0)
+}
+
+/// The servers of a part of the section `backend` that has nothing else than their lines; `None` when it has.
+pub(crate) fn servers_alone<'a>(backend: &'a str, text: &'a str) -> Option<BTreeMap<ServerKey<'a>, ServerLine<'a>>> {
+    let lines = text.lines().map(|line| without_comment(line).0).filter(|line| !line.is_empty());
+    let servers = lines.map(|line| {
+        let (first, rest) = word(line);
+        let (server, line) = parse_server(rest).filter(|_| first == "server")?;
+        Some((ServerKey { backend, server }, line))
+    });
+    servers.collect()
+}
+
+/// Whether `server` in a section that begins with this keyword is one: in `peers` it is something else.
+fn has_servers(section: &str) -> bool {
+    matches!(section, "backend" | "listen")
+}
+
 /// A configuration, split into what can be changed at run time and what cannot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config<'a> {
@@ -145,10 +168,10 @@ impl<'a> Config<'a> {
         let mut config = Self::default();
         let mut section = Section::default();
         let mut servers = Vec::new();
-        for line in text.lines().map(without_comment).filter(|line| !line.is_empty()) {
+        for (line, is_plain) in text.lines().map(without_comment).filter(|(line, _)| !line.is_empty()) {
             let (first, rest) = word(line);
             if first == "server" && section.has_servers {
-                servers.extend(config.server(&mut section, rest));
+                servers.extend(config.server(&mut section, rest, is_plain));
                 continue;
             }
             match first {
@@ -172,10 +195,10 @@ impl<'a> Config<'a> {
     }
 
     /// Reads a `server` line.
-    fn server(&mut self, section: &mut Section<'a>, line: &'a str) -> Option<(ServerKey<'a>, ServerLine<'a>)> {
+    fn server(&mut self, section: &mut Section<'a>, line: &'a str, is_plain: bool) -> Option<(ServerKey<'a>, ServerLine<'a>)> {
         section.has_server = true;
         // Quotes, escapes and variables would need HAProxy's own reading of the line.
-        if line.bytes().any(|b| matches!(b, b'"' | b'\'' | b'\\' | b'$' | b';')) {
+        if !is_plain {
             self.irregular.get_or_insert_with(|| format!("a server line of {} has quotes, escapes or variables", section.name));
         }
         if section.conditions > 0 {
@@ -202,7 +225,7 @@ impl<'a> Config<'a> {
 #[derive(Default)]
 struct Section<'a> {
     name: &'a str,
-    /// It is a `backend` or `listen`: `server` in a `peers` section is something else.
+    /// It is one that has servers.
     has_servers: bool,
     /// It has a `server` line.
     has_server: bool,
@@ -216,7 +239,7 @@ struct Section<'a> {
 impl<'a> Section<'a> {
     fn begin(&mut self, keyword: &str, name: &'a str) {
         self.name = name;
-        self.has_servers = matches!(keyword, "backend" | "listen");
+        self.has_servers = has_servers(keyword);
         self.has_server = false;
         self.is_defaults = keyword == "defaults";
     }
@@ -245,15 +268,20 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The line without comment and surrounding white space.
-fn without_comment(line: &str) -> &str {
+/// The line without comment and surrounding white space, and whether it has no quotes, escapes or variables.
+fn without_comment(line: &str) -> (&str, bool) {
     let line = line.trim_ascii();
-    let special = line.bytes().position(|b| matches!(b, b'#' | b'"' | b'\'' | b'\\'));
-    match special.and_then(|at| line.split_at_checked(at)) {
+    let special = |b: u8| matches!(b, b'"' | b'\'' | b'\\' | b'$' | b';');
+    if !line.bytes().any(|b| special(b) || b == b'#') {
+        return (line, true);
+    }
+    let end = line.find(['#', '"', '\'', '\\']);
+    let line = match end.and_then(|at| line.split_at_checked(at)) {
         Some((text, comment)) if comment.starts_with('#') => text.trim_ascii_end(),
         // After a quote or an escape, `#` may be meant; keeping a comment there only costs a reload when it changes.
         _ => line,
-    }
+    };
+    (line, !line.bytes().any(special))
 }
 
 #[cfg(test)]

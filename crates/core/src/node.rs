@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 use crate::quote::Quoted;
 
 /// Why a text is not a valid part of a node.
@@ -79,7 +81,7 @@ impl fmt::Display for NodeName {
 /// The address of a node: an IPv4 or IPv6 literal that a server can have.
 ///
 /// Loopback is allowed, for a cluster on one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Address(IpAddr);
 
 impl Address {
@@ -115,7 +117,7 @@ impl fmt::Display for Address {
 }
 
 /// A TCP port, 1 to 65535.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Port(u16);
 
 impl FromStr for Port {
@@ -136,7 +138,7 @@ impl fmt::Display for Port {
 }
 
 /// A node's share of the traffic relative to the others, 0 to 256 as in HAProxy; a node without one counts 100.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Weight(u16);
 
 impl Weight {

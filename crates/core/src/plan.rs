@@ -10,6 +10,10 @@ use crate::haproxy::Server;
 use crate::quote::Quoted;
 use crate::running::Running;
 
+mod known;
+
+use known::Known;
+
 /// Most commands of one plan: one reload is sooner done than more of them.
 const MOST: usize = 1000;
 
@@ -85,22 +89,29 @@ impl Action {
     }
 }
 
-/// Compares what shall run with what runs: `running` is what the worker is known to have read, `servers` what it
-/// has now, whoever changed it.
+/// Compares what shall run, the text `wanted`, with what runs: `running` is what the worker is known to have read,
+/// `servers` what it has now, whoever changed it.
 #[must_use]
-pub fn plan(wanted: &Config<'_>, running: Option<&Running>, servers: &BTreeMap<ServerKey<'_>, Server>) -> Plan {
+pub fn plan(wanted: &str, running: Option<&Running>, servers: &BTreeMap<ServerKey<'_>, Server>) -> Plan {
     let Some(running) = running else {
         return Plan::Reload("it is not known what this HAProxy process has read".to_owned());
     };
-    let known = Config::parse(&running.text);
-    if known.rest != wanted.rest {
-        return Plan::Reload(first_difference(&known.rest, &wanted.rest));
-    }
-    if let Some(reason) = &wanted.irregular {
-        let same = known.servers == wanted.servers && known.irregular == wanted.irregular;
-        return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
-    }
-    Comparison { wanted, known: &known, leaving: running.leaving().collect(), servers }.plan()
+    let config = Config::parse(wanted);
+    let known = match Known::where_it_differs(&running.text, wanted).filter(|_| config.irregular.is_none()) {
+        Some(known) => known,
+        None => {
+            let known = Config::parse(&running.text);
+            if known.rest != config.rest {
+                return Plan::Reload(first_difference(&known.rest, &config.rest));
+            }
+            if let Some(reason) = &config.irregular {
+                let same = known.servers == config.servers && known.irregular == config.irregular;
+                return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
+            }
+            Known::all(known.servers)
+        }
+    };
+    Comparison { wanted: &config, known, leaving: running.leaving().collect(), servers }.plan()
 }
 
 fn first_difference(known: &[&str], wanted: &[&str]) -> String {
@@ -115,7 +126,7 @@ fn first_difference(known: &[&str], wanted: &[&str]) -> String {
 
 struct Comparison<'a> {
     wanted: &'a Config<'a>,
-    known: &'a Config<'a>,
+    known: Known<'a>,
     leaving: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
     servers: &'a BTreeMap<ServerKey<'a>, Server>,
 }
@@ -123,9 +134,9 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     fn plan(&self) -> Plan {
         let mut commands = Vec::new();
-        let (mut servers, mut known) = (InOrder::of(self.servers), InOrder::of(&self.known.servers));
+        let mut servers = InOrder::of(self.servers);
         for (key, line) in &self.wanted.servers {
-            match self.server(key, line, known.get(key), servers.get(key)) {
+            match self.server(key, line, servers.get(key)) {
                 Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { server: key.to_string(), action })),
                 Err(reason) => return Plan::Reload(reason),
             }
@@ -144,18 +155,12 @@ impl Comparison<'_> {
         Plan::Commands(commands)
     }
 
-    /// What must be done for one server of the file: `known` is how its line was, `server` what the worker has.
-    fn server(
-        &self,
-        key: &ServerKey<'_>,
-        line: &ServerLine<'_>,
-        known: Option<&ServerLine<'_>>,
-        server: Option<&Server>,
-    ) -> Result<Vec<Action>, String> {
+    /// What must be done for one server of the file: `server` is what the worker has.
+    fn server(&self, key: &ServerKey<'_>, line: &ServerLine<'_>, server: Option<&Server>) -> Result<Vec<Action>, String> {
         let Some(server) = server else {
             return self.add(key, line);
         };
-        let known = known.or_else(|| self.leaving.get(key));
+        let known = self.known.line(key, line).or_else(|| self.leaving.get(key).copied());
         let moved = match (known, endpoint(line.address)) {
             (Some(known), _) if known.arguments != line.arguments && !known.fixed().eq(line.fixed()) => {
                 return self.replace(key, line);
@@ -250,7 +255,7 @@ mod tests {
 
     fn run(wanted: &str, known: &str, leaving: &[&str], servers: &[(&str, &str, u16, u32, u32, u32)]) -> Vec<String> {
         let running = Running { text: known.to_owned(), leaving: leaving.iter().map(|line| format!("nodes/{line}")).collect() };
-        match plan(&Config::parse(wanted), Some(&running), &parse_servers(&actual(servers)).unwrap()) {
+        match plan(wanted, Some(&running), &parse_servers(&actual(servers)).unwrap()) {
             Plan::Commands(commands) => commands.iter().map(ToString::to_string).collect(),
             Plan::Reload(reason) => vec![format!("reload: {reason}")],
         }
@@ -362,6 +367,6 @@ mod tests {
 
     #[test]
     fn an_unknown_process_is_reloaded() {
-        assert!(matches!(plan(&Config::parse(""), None, &BTreeMap::new()), Plan::Reload(_)));
+        assert!(matches!(plan("", None, &BTreeMap::new()), Plan::Reload(_)));
     }
 }

@@ -185,7 +185,9 @@ impl<'a> Target<'a> {
     fn new(options: &'a ProcessOptions, text: String) -> Result<Self, PublishError> {
         let old = match read(&options.config) {
             // Bytes that are no text are no good configuration; they are replaced like any other text.
-            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Ok(bytes) => {
+                Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(PublishError::Read { path: options.config.clone(), source }),
         };
@@ -216,7 +218,7 @@ impl<'a> Target<'a> {
 
     fn plan(&self, process: &Process) -> Result<Plan, PublishError> {
         let servers = parse_servers(&process.servers).ok_or_else(|| process.session.unexpected(SERVERS))?;
-        Ok(plan(&Config::parse(&self.text), process.running.as_ref(), &servers))
+        Ok(plan(&self.text, process.running.as_ref(), &servers))
     }
 
     /// Replaces the file if it differs and HAProxy, which is to start with it, finds it valid.

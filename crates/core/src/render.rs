@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 use serde::Serialize;
 
-use crate::node::{Node, Port, Weight};
+use crate::node::{Address, Node, Port, Weight};
 use crate::quote::Quoted;
 use crate::read::read_text;
 
@@ -64,9 +64,9 @@ struct Data<'a> {
 #[derive(Serialize)]
 struct Fields<'a> {
     host: &'a str,
-    ip: String,
-    port: String,
-    weight: String,
+    ip: Address,
+    port: Port,
+    weight: Weight,
     drain: bool,
 }
 
@@ -132,9 +132,9 @@ fn fields(node: &Node, port: Port) -> Fields<'_> {
     let weight = if node.traits.drain { Weight::DRAINED } else { own };
     Fields {
         host: node.name.as_str(),
-        ip: node.address.to_string(),
-        port: node.traits.port.unwrap_or(port).to_string(),
-        weight: weight.to_string(),
+        ip: node.address,
+        port: node.traits.port.unwrap_or(port),
+        weight,
         drain: node.traits.drain,
     }
 }

@@ -58,13 +58,14 @@ pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey<'_>, Server>> {
     lines.next().filter(|version| *version == "1")?;
     let names: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
     // For each column of the answer, which of ours it is.
-    let wanted: Vec<Option<usize>> = names.iter().map(|name| COLUMNS.iter().position(|column| column == name)).collect();
+    let mut wanted: Vec<Option<usize>> = names.iter().map(|name| COLUMNS.iter().position(|column| column == name)).collect();
+    wanted.truncate(wanted.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
     lines.filter(|line| !line.is_empty()).map(|line| parse_line(line, &wanted)).collect()
 }
 
 fn parse_line<'a>(line: &'a str, wanted: &[Option<usize>]) -> Option<(ServerKey<'a>, Server)> {
     let mut words = [None; COLUMNS.len()];
-    for (word, wanted) in line.split(' ').zip(wanted) {
+    for (wanted, word) in wanted.iter().zip(line.split(' ')) {
         if let Some(place) = wanted.and_then(|at| words.get_mut(at)) {
             *place = Some(word);
         }

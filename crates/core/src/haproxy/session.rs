@@ -74,7 +74,7 @@ impl Connection {
                 }
                 Err(error) => return Err(self.failed(error)),
             };
-            answer.extend(chunk.iter().take(length));
+            answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
             if length == 0 || complete(&answer) {
                 return String::from_utf8(answer).map_err(|_| self.failed(io::ErrorKind::InvalidData.into()));
             }

@@ -4,6 +4,8 @@
 //! in two milliseconds cannot wait for it (`bench/handlers` measures it). Whatever is not wholly understood here is left
 //! to the engine.
 
+use std::fmt::{Display, Write};
+
 use super::Fields;
 
 const OPEN: [&str; 2] = ["#each", "addresses"];
@@ -49,18 +51,23 @@ impl Plain {
         let mut text = self.before.clone();
         for node in nodes {
             for piece in &self.body {
-                text.push_str(match piece {
-                    Piece::Text(text) => text,
-                    Piece::Name(Name::Host) => node.host,
-                    Piece::Name(Name::Ip) => &node.ip,
-                    Piece::Name(Name::Port) => &node.port,
-                    Piece::Name(Name::Weight) => &node.weight,
-                });
+                match piece {
+                    Piece::Text(piece) => text.push_str(piece),
+                    Piece::Name(Name::Host) => text.push_str(node.host),
+                    Piece::Name(Name::Ip) => push(&mut text, node.ip),
+                    Piece::Name(Name::Port) => push(&mut text, node.port),
+                    Piece::Name(Name::Weight) => push(&mut text, node.weight),
+                }
             }
         }
         text.push_str(&self.after);
         text
     }
+}
+
+fn push(text: &mut String, value: impl Display) {
+    // A string takes all that is written to it.
+    let _ = write!(text, "{value}");
 }
 
 /// Splits at the first line that has a tag, which must be this one and alone on it: the line belongs to neither part.

@@ -226,7 +226,7 @@ impl Process {
     pub fn publish(&mut self, text: &str) -> Option<Plan> {
         let fresh = Self::start(text)?;
         let servers = self.haproxy.show();
-        let plan = plan(&Config::parse(text), Some(&self.record), &parse_servers(&servers).expect("the model's servers"));
+        let plan = plan(text, Some(&self.record), &parse_servers(&servers).expect("the model's servers"));
         match self.follow(&plan) {
             Some(kept) => {
                 self.record = Running { text: text.to_owned(), leaving: self.lines(&kept) };
