@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
-use lb_core::log::Reporter;
+use lb_core::log::{Format, Reporter};
 use lb_core::options::RunOptions;
 use lb_core::quote::Quoted;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -94,7 +94,7 @@ fn forward(tool: &BundleLog, reporter: &Reporter) -> Option<Forward> {
     let to = tool.to.as_deref().filter(|to| !to.is_empty())?;
     let log_file = tool.run_options.log_file.clone();
     match to.parse() {
-        Ok(target) => Some(Forward::start(target, &tool.from, Reporter::new(BundleLog::NAME, Some(log_file), None))),
+        Ok(target) => Some(Forward::start(target, &tool.from, Reporter::new(BundleLog::NAME, Format::Text, Some(log_file), None))),
         Err(reason) => {
             reporter.say(format_args!("LOG_TARGET {}: {reason}: no line of {} is sent", Quoted(to), tool.from));
             None

@@ -66,7 +66,8 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
     };
     let options = tool.run_options();
     let handler = std::env::var_os("SERF_EVENT").is_some();
-    let reporter = Reporter::new(T::NAME, Some(options.log_file.clone()), options.console.clone().filter(|_| handler));
+    let console = options.console.clone().filter(|_| handler);
+    let reporter = Reporter::new(T::NAME, options.log_format, Some(options.log_file.clone()), console);
     // A person at the terminal may take their time, and can press Ctrl-C.
     let _deadline = (!tool.goes_on() && !io::stdin().is_terminal()).then(|| deadline(T::NAME, options, Duration::ZERO));
     match run(&tool, &reporter) {
@@ -81,7 +82,7 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
 /// The deadline of a whole run, or, when it is put off by every round, of one round that begins after `pause` at most.
 #[must_use]
 pub fn deadline(name: &'static str, options: &RunOptions, pause: Duration) -> Deadline {
-    let (limit, file) = (Duration::from_secs(options.limit), options.log_file.clone());
+    let (limit, format, file) = (Duration::from_secs(options.limit), options.log_format, options.log_file.clone());
     let said = format!("not done after {limit:?}, given up: the next run goes on from here");
-    Deadline::start(limit + pause, move || Reporter::new(name, Some(file), None).say(said))
+    Deadline::start(limit + pause, move || Reporter::new(name, format, Some(file), None).say(said))
 }

@@ -80,7 +80,7 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
         };
     }
     let published = publish(&options.publish, &lock)?;
-    reporter.published(&published);
+    reporter.published(&published, &options.log.cause());
     Ok(exit)
 }
 

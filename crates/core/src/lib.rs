@@ -13,6 +13,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod counters;
 pub mod deadline;
 pub mod event;
 pub mod handler;
@@ -27,6 +28,7 @@ pub mod plan;
 mod process;
 pub mod program;
 pub mod publish;
+pub mod published;
 pub mod quote;
 pub mod read;
 pub mod registry;

@@ -10,12 +10,23 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::fcntl::OFlag;
+use serde_json::{Map, Value, json};
 
-use crate::publish::Published;
+use crate::published::Published;
 use crate::quote::Quoted;
 
 /// Size at which the log file is put aside as `<file>.1`, in bytes; so both together never have more than twice that.
 const LARGEST: u64 = 1 << 20;
+
+/// How lines look on standard error and on the console; the log file is always text.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// `tool: what: why`
+    #[default]
+    Text,
+    /// A JSON object: `time`, `tool`, `message`, and what else there is
+    Json,
+}
 
 /// Says what a tool did, one line each: `tool: what: why`.
 ///
@@ -24,6 +35,7 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Reporter {
     tool: &'static str,
+    format: Format,
     log: RefCell<Option<PathBuf>>,
     /// What was complained of in the last round, by topic.
     complaints: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
@@ -33,20 +45,36 @@ pub struct Reporter {
 impl Reporter {
     /// A reporter for `tool` with a log file and a console to write to.
     #[must_use]
-    pub fn new(tool: &'static str, log: Option<PathBuf>, console: Option<PathBuf>) -> Self {
-        Self { tool, log: RefCell::new(log), complaints: RefCell::default(), console }
+    pub fn new(tool: &'static str, format: Format, log: Option<PathBuf>, console: Option<PathBuf>) -> Self {
+        Self { tool, format, log: RefCell::new(log), complaints: RefCell::default(), console }
     }
 
     /// Says one line; line breaks in it are made visible, so that it stays one.
     pub fn say(&self, what: impl fmt::Display) {
         let what = what.to_string().replace(['\n', '\r'], " ");
+        self.emit(&what, || Map::from_iter([("message".to_owned(), json!(what))]));
+    }
+
+    /// Says a line that has `fields` in the JSON format.
+    fn emit(&self, what: &str, fields: impl FnOnce() -> Map<String, Value>) {
+        let now = SystemTime::now();
         let line = format!("{}: {what}\n", self.tool);
-        write_stderr(&line);
+        let shown = match self.format {
+            Format::Text => line.clone(),
+            Format::Json => self.as_json(now, fields()),
+        };
+        write_stderr(&shown);
         if let Some(console) = &self.console {
             // Only a copy for `docker logs`; there may be no such console.
-            let _ = append(console, OFlag::O_NONBLOCK, &line);
+            let _ = append(console, OFlag::O_NONBLOCK, &shown);
         }
-        self.keep(&line);
+        self.keep(now, &line);
+    }
+
+    fn as_json(&self, now: SystemTime, mut fields: Map<String, Value>) -> String {
+        fields.insert("time".to_owned(), json!(humantime::format_rfc3339_millis(now).to_string()));
+        fields.insert("tool".to_owned(), json!(self.tool));
+        format!("{}\n", Value::Object(fields))
     }
 
     /// Tells a person at the terminal what is expected; this is not logged.
@@ -54,11 +82,11 @@ impl Reporter {
         write_stderr(&format!("{}: {what}\n", self.tool));
     }
 
-    /// Says what a publish changed, if anything, and which registry files it passed over.
-    pub fn published(&self, published: &Published) {
+    /// Says what a publish changed, if anything, and why it was done, in one line; and which registry files it passed over.
+    pub fn published(&self, published: &Published, cause: &str) {
         self.skipped(&published.skipped);
         if published.changed() {
-            self.say(format_args!("published: {}", published.applied));
+            self.emit(&published.line(cause), || published.fields(cause));
         }
     }
 
@@ -77,9 +105,9 @@ impl Reporter {
         self.complaints.borrow_mut().insert(topic, complaints);
     }
 
-    fn keep(&self, line: &str) {
+    fn keep(&self, now: SystemTime, line: &str) {
         let Some(path) = self.log.borrow().clone() else { return };
-        let time = humantime::format_rfc3339_seconds(SystemTime::now());
+        let time = humantime::format_rfc3339_seconds(now);
         if let Err(error) = append_bounded(&path, &format!("{time} {line}")) {
             // Say it once, and go on without the log.
             self.log.replace(None);
@@ -125,7 +153,7 @@ mod tests {
     use super::*;
 
     fn reporter(path: &Path) -> Reporter {
-        Reporter::new("test", Some(path.to_owned()), None)
+        Reporter::new("test", Format::Text, Some(path.to_owned()), None)
     }
 
     #[test]
@@ -145,7 +173,7 @@ mod tests {
         let path = dir.path().join("serf.log");
         let line = "x".repeat(300_000);
         for _ in 0..20 {
-            reporter(&path).keep(&line);
+            reporter(&path).keep(SystemTime::now(), &line);
         }
         let total: u64 = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
         assert!(total < 3 * LARGEST, "{total}");

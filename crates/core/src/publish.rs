@@ -1,17 +1,19 @@
 //! Publishing: registry to file to process.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use crate::config::Config;
+use crate::counters::counted;
 use crate::haproxy::{self, HaproxyError, Session, parse_servers};
 use crate::lock::{Lock, LockError};
 use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
 use crate::plan::{Action, Command, Plan, plan};
 use crate::process::{Look, Process, SERVERS, forget_start, note_start};
 use crate::program::ProgramError;
+pub use crate::published::{Applied, Published};
+use crate::published::{Servers, Steps};
 use crate::read::{read, read_text};
 use crate::registry::{Listing, Registry, RegistryError};
 use crate::render::{RenderError, Template};
@@ -54,49 +56,6 @@ pub enum PublishError {
     },
 }
 
-/// How the process was made equal to the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
-    /// HAProxy does not run; it will read the file when it starts.
-    NotRunning,
-    /// It ran what the file says already.
-    Nothing,
-    /// By these commands at run time.
-    Commands(Vec<Command>),
-    /// By a reload, for this reason.
-    Reload(String),
-}
-
-impl fmt::Display for Applied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotRunning => f.write_str("HAProxy does not run"),
-            Self::Nothing => f.write_str("nothing to do"),
-            Self::Commands(commands) => write!(f, "{} commands at run time", commands.len()),
-            Self::Reload(reason) => write!(f, "reload: {reason}"),
-        }
-    }
-}
-
-/// What a publish did.
-#[derive(Debug)]
-pub struct Published {
-    /// The file was replaced.
-    pub written: bool,
-    /// What was done to the process.
-    pub applied: Applied,
-    /// Registry files that are no node, with the reasons.
-    pub skipped: Vec<(PathBuf, String)>,
-}
-
-impl Published {
-    /// Whether file or process was changed.
-    #[must_use]
-    pub fn changed(&self) -> bool {
-        self.written || matches!(self.applied, Applied::Commands(_) | Applied::Reload(_))
-    }
-}
-
 /// The text of a configuration, made of the registry.
 #[derive(Debug)]
 pub struct Rendered {
@@ -128,26 +87,31 @@ pub fn render(options: &RenderOptions, settings: &BTreeMap<String, String>) -> R
 /// # Errors
 /// [`PublishError`].
 pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, PublishError> {
-    let look = Look::begin(&options.process);
-    let Rendered { text, skipped } = render(&options.render, &BTreeMap::new())?;
-    let target = Target::new(&options.process, text)?;
-    let applied = target.apply(look, false)?;
-    Ok(Published { written: target.differs, applied, skipped })
+    counted(&options.process.master_socket, |steps| {
+        let look = Look::begin(&options.process);
+        let Rendered { text, skipped } = steps.time("render", || render(&options.render, &BTreeMap::new()))?;
+        let target = Target::new(&options.process, text, steps)?;
+        let applied = target.apply(look, false)?;
+        Ok(target.published(applied, skipped))
+    })
 }
 
 /// Replaces the file by `text` if that differs, after HAProxy found it valid; the process is left alone.
-/// Says whether the file was written. If HAProxy does not run, the caller's parent may be about to become it: then it is
+/// If HAProxy does not run, the caller's parent may be about to become it: then it is
 /// known what it reads. The caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
-pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Result<bool, PublishError> {
-    let target = Target::new(options, text)?;
-    target.write()?;
-    if haproxy::is_down(&options.master_socket) {
-        note_start(options, target.text);
-    }
-    Ok(target.differs)
+pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Result<Published, PublishError> {
+    counted(&options.master_socket, |steps| {
+        let target = Target::new(options, text, steps)?;
+        target.write()?;
+        let published = target.published(Applied::Nothing, Vec::new());
+        if haproxy::is_down(&options.master_socket) {
+            note_start(options, target.text);
+        }
+        Ok(published)
+    })
 }
 
 /// Makes the running HAProxy equal to the file as it is; `force` reloads even if nothing differs.
@@ -155,9 +119,13 @@ pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Resul
 ///
 /// # Errors
 /// [`PublishError`].
-pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result<Applied, PublishError> {
-    let look = Look::begin(options);
-    Target::of_file(options)?.apply(look, force)
+pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result<Published, PublishError> {
+    counted(&options.master_socket, |steps| {
+        let look = Look::begin(options);
+        let target = Target::of_file(options, steps)?;
+        let applied = target.apply(look, force)?;
+        Ok(target.published(applied, Vec::new()))
+    })
 }
 
 /// What [`apply_file`] would do, or `None` when HAProxy does not run.
@@ -165,8 +133,8 @@ pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result
 /// # Errors
 /// [`PublishError`].
 pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError> {
-    let look = Look::begin(options);
-    let target = Target::of_file(options)?;
+    let (look, steps) = (Look::begin(options), Steps::begin());
+    let target = Target::of_file(options, &steps)?;
     let Some(process) = look.end(target.old.as_deref())? else { return Ok(None) };
     Ok(Some(target.plan(&process)?))
 }
@@ -179,10 +147,11 @@ struct Target<'a> {
     old: Option<String>,
     differs: bool,
     record: PathBuf,
+    steps: &'a Steps,
 }
 
 impl<'a> Target<'a> {
-    fn new(options: &'a ProcessOptions, text: String) -> Result<Self, PublishError> {
+    fn new(options: &'a ProcessOptions, text: String, steps: &'a Steps) -> Result<Self, PublishError> {
         let old = match read(&options.config) {
             // Bytes that are no text are no good configuration; they are replaced like any other text.
             Ok(bytes) => {
@@ -192,16 +161,22 @@ impl<'a> Target<'a> {
             Err(source) => return Err(PublishError::Read { path: options.config.clone(), source }),
         };
         let differs = old.as_ref() != Some(&text);
-        Ok(Self { options, text, old, differs, record: record_path(&options.master_socket) })
+        Ok(Self { options, text, old, differs, record: record_path(&options.master_socket), steps })
     }
 
-    fn of_file(options: &'a ProcessOptions) -> Result<Self, PublishError> {
+    fn of_file(options: &'a ProcessOptions, steps: &'a Steps) -> Result<Self, PublishError> {
         let text = read_text(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })?;
-        Ok(Self { options, old: Some(text.clone()), text, differs: false, record: record_path(&options.master_socket) })
+        Ok(Self { options, old: Some(text.clone()), text, differs: false, record: record_path(&options.master_socket), steps })
+    }
+
+    /// What was done with it.
+    fn published(&self, applied: Applied, skipped: Vec<(PathBuf, String)>) -> Published {
+        let servers = Servers::of(self.old.as_deref().unwrap_or_default(), &self.text, &applied);
+        Published { written: self.differs, applied, skipped, servers, generation: 0, times: Vec::new() }
     }
 
     fn apply(&self, look: Look, force: bool) -> Result<Applied, PublishError> {
-        let Some(process) = look.end(self.old.as_deref())? else {
+        let Some(process) = self.steps.time("ask", || look.end(self.old.as_deref()))? else {
             if self.differs {
                 // A HAProxy that is just starting may read this file or the one before.
                 forget_start(self.options);
@@ -209,7 +184,7 @@ impl<'a> Target<'a> {
             self.write()?;
             return Ok(Applied::NotRunning);
         };
-        match self.plan(&process)? {
+        match self.steps.time("plan", || self.plan(&process))? {
             _ if force => self.reload("asked for".to_owned(), false),
             Plan::Reload(reason) => self.reload(reason, false),
             Plan::Commands(commands) => self.run(commands, process),
@@ -237,7 +212,7 @@ impl<'a> Target<'a> {
             self.check()?;
         }
         let words: Vec<String> = commands.iter().map(ToString::to_string).collect();
-        let answers = process.session.ask_all(&words).inspect_err(|_| {
+        let answers = self.steps.time("apply", || process.session.ask_all(&words)).inspect_err(|_| {
             // What was carried out is not known: the next run reloads.
             let _ = remove_if_there(&self.record);
         })?;
@@ -299,7 +274,7 @@ impl<'a> Target<'a> {
             self.check()?;
             self.commit(staged)?;
         }
-        haproxy::reload(&self.options.master_socket).inspect_err(|_| {
+        self.steps.time("apply", || haproxy::reload(&self.options.master_socket)).inspect_err(|_| {
             if replaced {
                 self.put_back();
             }
@@ -319,7 +294,7 @@ impl<'a> Target<'a> {
         if !self.differs {
             return Ok(None);
         }
-        let staged = Staged::write(&self.options.config, self.text.as_bytes(), MODE);
+        let staged = self.steps.time("write", || Staged::write(&self.options.config, self.text.as_bytes(), MODE));
         staged.map(Some).map_err(|source| PublishError::Write { path: self.options.config.clone(), source })
     }
 
@@ -328,13 +303,13 @@ impl<'a> Target<'a> {
     }
 
     fn store(&self, running: &Running, session: &Session) -> Result<(), PublishError> {
-        running
-            .store(&self.record, Reader::Worker(session.worker()))
+        self.steps
+            .time("write", || running.store(&self.record, Reader::Worker(session.worker())))
             .map_err(|source| PublishError::Write { path: self.record.clone(), source })
     }
 
     fn check(&self) -> Result<(), PublishError> {
-        match haproxy::check(&self.text, &self.options.config) {
+        match self.steps.time("check", || haproxy::check(&self.text, &self.options.config)) {
             // Without the program nothing can run the file here either.
             Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(()),
             result => Ok(result?),

@@ -20,7 +20,10 @@ fn a_node_is_registered_and_the_file_written() {
     assert_eq!(world.servers().len(), 1);
     assert!(world.servers()[0].starts_with("server s1 172.18.0.2:3000 weight 100 cookie s1 check "), "{:?}", world.servers());
     world.assert_valid();
-    assert_eq!(said(&run), ["member-join: s1 172.18.0.2 is there", "member-join: published: HAProxy does not run"]);
+    assert_eq!(
+        said(&run),
+        ["member-join: s1 172.18.0.2 is there", "member-join: published generation=1 cause=by-hand applied=file added=s1"]
+    );
     assert_eq!(world.log(), said(&run));
 }
 

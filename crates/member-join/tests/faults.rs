@@ -160,7 +160,7 @@ fn a_dead_socket_means_that_haproxy_does_not_run() {
     socket::dead(&world.master_socket());
     socket::dead(&world.admin_socket());
     let run = join(&world, "s1\t172.18.0.2\tbackend\t\n").success();
-    assert_eq!(said(&run)[1], "member-join: published: HAProxy does not run");
+    assert_eq!(said(&run)[1], "member-join: published generation=1 cause=by-hand applied=file added=s1");
     assert_eq!(world.servers().len(), 1);
 }
 

@@ -69,7 +69,45 @@ fn its_lines_also_go_to_the_console_as_serf_keeps_them_to_itself() {
     let world = World::new();
     let console = world.path("console");
     let run = handler(&world).env("LOG_CONSOLE", &console).write_stdin(LINE).assert().success();
-    assert_eq!(fs::read_to_string(&console).unwrap().lines().collect::<Vec<_>>(), said(&run));
+    assert_eq!(fs::read(&console).unwrap(), run.get_output().stderr);
     assert_eq!(said(&run).len(), 2);
     handler(&world).env("LOG_CONSOLE", "/nonexistent/console").write_stdin(LINE).assert().success();
+}
+
+#[test]
+fn its_publish_is_one_line_that_says_why_and_counts_up() {
+    let world = World::new();
+    handler(&world).write_stdin(LINE).assert().success();
+    handler(&world).write_stdin(LINE).assert().success();
+    handler(&world).env("PUBLISH_CAUSE", "a test").write_stdin("s1\t172.18.0.9\tbackend\t\n").assert().success();
+    let published: Vec<_> = world.log().into_iter().filter(|line| line.contains("published")).collect();
+    assert_eq!(
+        published,
+        [
+            "member-join: published generation=1 cause=member-join applied=file added=s1",
+            "member-join: published generation=2 cause=a?test applied=file changed=s1",
+        ]
+    );
+    let text = fs::read_to_string(world.log_file()).unwrap();
+    for step in ["render_ms", "ask_ms", "check_ms", "write_ms", "total_ms"] {
+        assert_eq!(text.matches(&format!(" {step}=")).count(), 2, "{step}: {text}");
+    }
+}
+
+#[test]
+fn in_json_every_line_is_an_object_and_the_log_file_stays_text() {
+    let world = World::new();
+    let run = handler(&world).env("LOG_FORMAT", "json").write_stdin(LINE).assert().success();
+    let stderr = String::from_utf8(run.get_output().stderr.clone()).unwrap();
+    let lines: Vec<serde_json::Value> = stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(
+        (lines.len(), &lines[0]["message"], &lines[1]["message"]),
+        (2, &"s1 172.18.0.2 is there".into(), &"published".into())
+    );
+    assert_eq!((&lines[1]["generation"], &lines[1]["cause"]), (&1.into(), &"member-join".into()));
+    assert_eq!((&lines[1]["added"], &lines[1]["removed"]), (&["s1"].into_iter().collect(), &serde_json::json!([])));
+    assert!(lines[1]["total_ms"].as_f64().is_some_and(|time| time > 0.0), "{stderr}");
+    assert_eq!(world.log()[0], "member-join: s1 172.18.0.2 is there");
+    assert_eq!(world.log().len(), 2);
+    handler(&world).env("LOG_FORMAT", "xml").write_stdin(LINE).assert().code(2);
 }

@@ -21,7 +21,10 @@ fn assert_refused(line: &[u8], reason: &str) {
     let lines = said(&run);
     assert!(lines[0].starts_with("member-join: line 1 refused: ") && lines[0].contains(reason), "{shown:?}: {lines:?}");
     assert!(lines[0].len() < 300, "{shown:?}: {lines:?}");
-    assert_eq!(lines[1..], ["member-join: s1 172.18.0.2 is there", "member-join: published: HAProxy does not run"]);
+    assert_eq!(
+        lines[1..],
+        ["member-join: s1 172.18.0.2 is there", "member-join: published generation=1 cause=by-hand applied=file added=s1"]
+    );
     assert_eq!(world.log(), lines);
     assert_eq!(world.nodes(), ["s1 172.18.0.2"], "{shown:?}");
     assert_eq!(world.servers().len(), 1, "{shown:?}");

@@ -37,7 +37,10 @@ fn a_node_that_leaves_is_removed_from_registry_and_file() {
     assert_eq!(world.nodes(), ["s2 172.18.0.3 weight=5"]);
     assert_eq!(world.servers().len(), 1);
     assert!(world.servers()[0].starts_with("server s2 "), "{:?}", world.servers());
-    assert_eq!(said(&run), ["member-leave: s1 is gone", "member-leave: published: HAProxy does not run"]);
+    assert_eq!(
+        said(&run),
+        ["member-leave: s1 is gone", "member-leave: published generation=2 cause=by-hand applied=file removed=s1"]
+    );
     assert_eq!(world.log(), said(&run));
 }
 
@@ -112,7 +115,10 @@ fn bad_lines_are_refused_each_with_its_reason_and_the_good_ones_go_in() {
         let start = format!("member-leave: line {} refused: {reason}", number + 1);
         assert!(said(&run)[number].starts_with(&start), "{start:?}: {:?}", said(&run)[number]);
     }
-    assert_eq!(said(&run)[lines.len()..], ["member-leave: s2 is gone", "member-leave: published: HAProxy does not run"]);
+    assert_eq!(
+        said(&run)[lines.len()..],
+        ["member-leave: s2 is gone", "member-leave: published generation=2 cause=by-hand applied=file removed=s2"]
+    );
     assert_eq!(world.log(), said(&run));
     assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
     assert_eq!(fs::read_to_string(outside).unwrap(), "precious");

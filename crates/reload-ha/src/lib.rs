@@ -58,7 +58,12 @@ pub fn run(tool: &ReloadHa, reporter: &Reporter) -> Result<Exit> {
         };
         io::stdout().write_all(text.as_bytes()).context("write standard output")?;
     } else {
-        reporter.say(apply_file(&tool.process, tool.force, &lock)?);
+        let published = apply_file(&tool.process, tool.force, &lock)?;
+        if published.changed() {
+            reporter.published(&published, &tool.run_options.cause());
+        } else {
+            reporter.say(published.applied);
+        }
     }
     Ok(Exit::Done)
 }

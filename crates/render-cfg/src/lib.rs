@@ -83,9 +83,7 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     let lock = Lock::take(config)?;
     let rendered = render(&tool.options.render, &settings)?;
     reporter.skipped(&rendered.skipped);
-    if write_file(&tool.options.process, rendered.text, &lock)? {
-        reporter.say(format_args!("{} written", config.display()));
-    }
+    reporter.published(&write_file(&tool.options.process, rendered.text, &lock)?, &tool.run_options.cause());
     Ok(Exit::Done)
 }
 

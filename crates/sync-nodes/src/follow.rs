@@ -28,19 +28,21 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let _ = tool.list_within(START);
     // A round that hangs would keep the handlers from their work, as they only wake it.
     let deadline = deadline(SyncNodes::NAME, &tool.run_options, *tool.every);
+    let mut cause = "start";
     loop {
         deadline.put_off();
-        trouble.note(round(tool, &mut alone, reporter), reporter);
+        trouble.note(round(tool, &mut alone, cause, reporter), reporter);
         let hint = hints.wait(*tool.every)?;
+        cause = hint.map_or("timer", Hint::cause);
         // What comes during the pause is seen by the next round.
         hints.gather(pace.pause(hint))?;
     }
 }
 
-fn round(tool: &SyncNodes, alone: &mut Alone, reporter: &Reporter) -> Result<()> {
+fn round(tool: &SyncNodes, alone: &mut Alone, cause: &str, reporter: &Reporter) -> Result<()> {
     let list = tool.list()?;
     let absent = alone.absent(&list, *tool.grace);
-    tool.apply(&list, absent, reporter)?;
+    tool.apply(&list, absent, cause, reporter)?;
     Ok(())
 }
 

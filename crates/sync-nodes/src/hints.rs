@@ -28,10 +28,23 @@ const TAIL: usize = 11;
 /// What is hinted at; the greater one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hint {
+    /// An event handler has knocked.
+    Knock,
     /// Something has changed.
     Change,
     /// A member is about to leave: soon it takes no request any more.
     Leave,
+}
+
+impl Hint {
+    /// What the log calls it, as the cause of what is done then.
+    pub(crate) fn cause(self) -> &'static str {
+        match self {
+            Self::Knock => "event-handler",
+            Self::Change => "agent-log",
+            Self::Leave => "agent-log-leave",
+        }
+    }
 }
 
 /// The sources of hints.
@@ -111,7 +124,7 @@ impl Hints {
                 None
             }
         };
-        heard.max(knocked.then_some(Hint::Change))
+        heard.max(knocked.then_some(Hint::Knock))
     }
 
     /// Starts the monitor if none runs; says whether it did. That it cannot be started is told by the member list too, which needs the same.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::counters::note_sync;
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
 use lb_core::members::MemberList;
@@ -79,7 +80,7 @@ pub fn run(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     }
     let absent = if tool.from.is_some() { Absent::Remove } else { Absent::KeepWhenAlone };
     let list = tool.list_within(*tool.wait)?;
-    tool.apply(&list, absent, reporter)
+    tool.apply(&list, absent, &tool.run_options.cause(), reporter)
 }
 
 impl SyncNodes {
@@ -112,11 +113,12 @@ impl SyncNodes {
     }
 
     /// Registry, file and process follow the list.
-    fn apply(&self, list: &MemberList, absent: Absent, reporter: &Reporter) -> Result<Exit> {
+    fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
         let lock = Lock::take(&self.options.process.config)?;
         let change = sync(&Registry::new(&self.options.render.nodes_dir), list, absent)?;
         say(&change, list, reporter);
-        reporter.published(&publish(&self.options, &lock)?);
+        reporter.published(&publish(&self.options, &lock)?, cause);
+        note_sync(&self.options.process.master_socket);
         Ok(if list.refused.is_empty() { Exit::Done } else { Exit::Refused })
     }
 }

@@ -39,7 +39,11 @@ fn alive_members_of_the_role_are_registered_and_published() {
     assert_eq!(world.nodes(), ["s1 172.18.0.2", "s2 172.18.0.3 weight=50"]);
     assert_eq!(world.servers().len(), 2);
     world.assert_valid();
-    let told = ["s1 172.18.0.2 is there", "s2 172.18.0.3 weight=50 is there", "published: HAProxy does not run"];
+    let told = [
+        "s1 172.18.0.2 is there",
+        "s2 172.18.0.3 weight=50 is there",
+        "published generation=1 cause=by-hand applied=file added=s1,s2",
+    ];
     assert_eq!(said(&run), told.map(|line| format!("sync-nodes: {line}")));
     assert_eq!(world.log(), said(&run));
 }
