@@ -58,6 +58,8 @@ backend nodes
 listen stats
     bind *:1936
     option dontlog-normal
+    # For Prometheus; docs/metrics.md tells what to look at.
+    http-request use-service prometheus-exporter if { path /metrics }
     stats enable
     stats uri /
     stats refresh 5s
