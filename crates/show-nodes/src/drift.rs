@@ -1,0 +1,147 @@
+//! Where one state is not what the state before it says.
+
+use std::collections::BTreeSet;
+
+use lb_core::config::{Config, ServerKey, ServerLine};
+use lb_core::members::MemberList;
+use lb_core::plan::{Action, Plan};
+use lb_core::quote::Quoted;
+use serde::Serialize;
+
+use crate::nodes::Nodes;
+use crate::states::States;
+
+/// One difference between two states, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// The node, unless it is about all of them.
+    pub node: Option<String>,
+    /// The later one of the two states: `registry`, `file` or `HAProxy`.
+    pub state: &'static str,
+    /// What differs.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Drift {
+    /// What tells it from others, whatever its words are at one moment.
+    #[must_use]
+    pub fn key(&self) -> (Option<String>, &'static str) {
+        (self.node.clone(), self.state)
+    }
+}
+
+const SYNC: &str = "run sync-nodes";
+const RELOAD: &str = "run reload-ha";
+
+/// All differences between the states that could be read.
+#[must_use]
+pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes) -> Vec<Drift> {
+    let mut found = Found::default();
+    if let Some(list) = list {
+        found.registry(states, list, nodes);
+    }
+    for (path, reason) in states.registry.iter().flat_map(|listing| &listing.skipped) {
+        found.add(
+            None,
+            "registry",
+            format!("{} is passed over: {reason}", Quoted(&path.to_string_lossy())),
+            "remove it, or run sync-nodes",
+        );
+    }
+    if let (Ok(rendered), Ok(file)) = (&states.rendered, &states.file) {
+        found.file(&Config::parse(rendered), &Config::parse(file), nodes);
+    }
+    if let Ok(plan) = &states.plan {
+        found.process(plan, nodes);
+    }
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<Drift>);
+
+impl Found {
+    fn add(&mut self, node: Option<&str>, state: &'static str, what: String, remedy: &str) {
+        self.0.push(Drift { node: node.map(str::to_owned), state, what, remedy: remedy.to_owned() });
+    }
+
+    fn registry(&mut self, states: &States, list: &MemberList, nodes: &Nodes) {
+        for (name, reason) in nodes.rows.iter().filter_map(|(name, row)| Some((name, row.refused.as_ref()?))) {
+            let (reason, remedy) = reason.rsplit_once(": ").unwrap_or((reason, ""));
+            self.add(Some(name), "registry", format!("the member is refused: {reason}"), remedy);
+        }
+        let Ok(listing) = &states.registry else { return };
+        for node in list.nodes.values() {
+            match listing.nodes.get(&node.name) {
+                None => self.add(Some(node.name.as_str()), "registry", "alive, but not in the registry".to_owned(), SYNC),
+                Some(old) if old != node => {
+                    let what = format!("the registry has '{old}', the member is '{node}'");
+                    self.add(Some(node.name.as_str()), "registry", what, SYNC);
+                }
+                Some(_) => {}
+            }
+        }
+        for name in listing.nodes.keys().filter(|name| !list.nodes.contains_key(name)) {
+            let row = nodes.rows.get(name.as_str());
+            // Its refusal says the same.
+            if row.is_some_and(|row| row.refused.is_some()) {
+                continue;
+            }
+            let what = match row.and_then(|row| row.member.as_deref()) {
+                Some(status) => format!("in the registry, but the member is {status}"),
+                None => "in the registry, but no member".to_owned(),
+            };
+            let alone = list.alive <= 1;
+            let remedy = if alone { "the agent knows no other member: see `docker logs` and SERF_JOIN" } else { SYNC };
+            self.add(Some(name.as_str()), "registry", what, remedy);
+        }
+    }
+
+    fn file(&mut self, rendered: &Config, file: &Config, nodes: &Nodes) {
+        let keys: BTreeSet<&ServerKey> = rendered.servers.keys().chain(file.servers.keys()).collect();
+        let mut others = rendered.rest != file.rest;
+        for key in keys {
+            let (wanted, found) = (rendered.servers.get(key), file.servers.get(key));
+            let what = match (wanted, found) {
+                (Some(_), None) => "registered, but not in the file".to_owned(),
+                (None, Some(_)) => "in the file, but not registered".to_owned(),
+                (Some(wanted), Some(found)) if wanted != found => format!("the file has {found}, the template gives {wanted}"),
+                _ => continue,
+            };
+            let endpoint = wanted.or(found).map_or("", |line: &ServerLine| line.address);
+            match nodes.whose(key.server, endpoint) {
+                Some(name) => self.add(Some(&name), "file", what, &format!("{SYNC}; if it stays, show-nodes {name} tells why")),
+                None => others = true,
+            }
+        }
+        if others {
+            let what = "haproxy.cfg is not what the template gives".to_owned();
+            self.add(None, "file", what, "see render-cfg --diff, and run sync-nodes");
+        }
+    }
+
+    fn process(&mut self, plan: &Plan, nodes: &Nodes) {
+        let commands = match plan {
+            Plan::Reload(reason) => return self.add(None, "HAProxy", format!("it does not run the file: {reason}"), RELOAD),
+            Plan::Commands(commands) => commands,
+        };
+        let mut told = BTreeSet::new();
+        // In maintenance and only waiting for its last connections, a server is where it should be.
+        for command in commands.iter().filter(|command| command.action != Action::DeleteWhenIdle) {
+            let server = command.server.rsplit_once('/').map_or(command.server.as_str(), |(_, server)| server);
+            let mut owner = nodes.rows.values().filter(|row| row.servers.iter().any(|running| running.server == command.server));
+            let name =
+                owner.next().map_or_else(|| nodes.whose(server, "").unwrap_or_else(|| server.to_owned()), |row| row.name.clone());
+            if told.insert(command.server.clone()) {
+                let what = match command.action {
+                    Action::Add(_) => "in the file, but not in HAProxy".to_owned(),
+                    Action::Maintain => "in HAProxy, but not in the file".to_owned(),
+                    _ => format!("HAProxy has it otherwise than the file; it lacks '{command}'"),
+                };
+                self.add(Some(&name), "HAProxy", what, RELOAD);
+            }
+        }
+    }
+}

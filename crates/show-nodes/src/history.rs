@@ -1,0 +1,127 @@
+//! What the log says about one node.
+
+use std::path::Path;
+
+use lb_core::quote::Quoted;
+use lb_core::read::read;
+use serde::Serialize;
+
+/// Most lines that are told; the last ones count.
+const MOST: usize = 50;
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// When it was written, in UTC.
+    pub time: String,
+    /// The tool that wrote it.
+    pub tool: String,
+    /// What it says.
+    pub message: String,
+}
+
+/// How a node came to where it is.
+#[derive(Debug, Default, Serialize)]
+pub struct History {
+    /// The lines about it, oldest first.
+    pub lines: Vec<Entry>,
+    /// The last publish that put it in, took it out or changed it, in a sentence.
+    pub last: Option<String>,
+    /// Why it was last refused.
+    pub refused: Option<String>,
+}
+
+impl History {
+    /// Reads what the log file, and the one that was put aside before it, say about the node `name`.
+    #[must_use]
+    pub fn read(log: &Path, name: &str) -> Self {
+        let mut before = log.as_os_str().to_owned();
+        before.push(".1");
+        let text = [Path::new(&before), log].map(|path| read(path).unwrap_or_default());
+        Self::of(&text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat(), name)
+    }
+
+    fn of(text: &str, name: &str) -> Self {
+        let mut lines: Vec<Entry> = text.lines().filter_map(entry).filter(|entry| is_about(&entry.message, name)).collect();
+        lines.drain(..lines.len().saturating_sub(MOST));
+        let last = lines.iter().rev().find_map(|entry| sentence(entry, name));
+        let refusal = |entry: &&Entry| [" refused: ", " left out: "].iter().any(|word| entry.message.contains(word));
+        let refused =
+            lines.iter().rev().find(refusal).map(|entry| format!("{} by {}: {}", entry.time, entry.tool, entry.message));
+        Self { lines, last, refused }
+    }
+}
+
+fn entry(line: &str) -> Option<Entry> {
+    let (time, rest) = line.split_once(' ')?;
+    let (tool, message) = rest.split_once(": ")?;
+    // The log is as good as what was written into it.
+    let message = message.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    time.ends_with('Z').then(|| Entry { time: time.to_owned(), tool: tool.to_owned(), message })
+}
+
+/// Whether a line has the name as a word of its own.
+fn is_about(message: &str, name: &str) -> bool {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    message.contains(&Quoted(name).to_string())
+        || message.split(|c| !in_name(c)).any(|word| word == name || word.strip_suffix(['.', '-']) == Some(name))
+}
+
+/// What a publish did to the node.
+fn sentence(entry: &Entry, name: &str) -> Option<String> {
+    let value = |key: &str| {
+        let mut words = entry.message.split(' ');
+        words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    };
+    let generation = value("generation").filter(|_| entry.message.starts_with("published "))?;
+    let has = |key: &str| value(key).is_some_and(|names| names.split(',').any(|other| other == name));
+    let waiting = if has("waiting") { ", then it had something to finish" } else { "" };
+    let deeds =
+        [("added", "put in"), ("removed", "taken out"), ("changed", "changed"), ("finished", "had finished, and was deleted")];
+    let deed = deeds.iter().find(|(key, _)| has(key)).map(|(_, deed)| deed)?;
+    let how = match value("applied") {
+        Some("run-time") => "at run time",
+        Some("reload") => "by a reload",
+        _ => "in the file only",
+    };
+    let cause = value("cause").unwrap_or("?");
+    Some(format!("{deed} {} by {} (cause: {cause}), {how}, generation {generation}{waiting}", entry.time, entry.tool))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+2026-01-01T00:00:01Z sync-nodes: s1 172.18.0.2 is there
+2026-01-01T00:00:01Z sync-nodes: s10 172.18.0.3 is there
+2026-01-01T00:00:01Z sync-nodes: published generation=3 cause=agent-log applied=run-time added=s1,s10 commands=6 total_ms=2.11
+2026-01-01T00:00:02Z sync-nodes: member 'a/b' refused: name 'a/b' is not 1 to 128 of
+2026-01-01T00:00:03Z sync-nodes: member 's1' refused: weight 'x' is not 0 to 256
+2026-01-01T00:00:03Z sync-nodes: s1 is gone
+2026-01-01T00:00:03Z sync-nodes: published generation=4 cause=timer applied=run-time removed=s1 waiting=s1 commands=1 total_ms=2.11
+";
+
+    #[test]
+    fn only_lines_about_the_node_are_told() {
+        assert_eq!(History::of(LOG, "s1").lines.len(), 5);
+        assert_eq!(History::of(LOG, "s10").lines.len(), 2);
+        assert_eq!(History::of(LOG, "a/b").lines.len(), 1);
+        assert_eq!(History::of(LOG, "s").lines.len(), 0);
+        assert_eq!(History::of("no line of ours\n\n\u{1b} x: s1\n", "s1").lines.len(), 0);
+    }
+
+    #[test]
+    fn the_last_publish_and_the_last_refusal_are_told() {
+        let history = History::of(LOG, "s1");
+        assert_eq!(
+            history.last.unwrap(),
+            "taken out 2026-01-01T00:00:03Z by sync-nodes (cause: timer), at run time, generation 4, then it had something to finish"
+        );
+        let refused = "2026-01-01T00:00:03Z by sync-nodes: member 's1' refused: weight 'x' is not 0 to 256";
+        assert_eq!(history.refused.unwrap(), refused);
+        assert!(
+            History::of(LOG, "s10").last.unwrap().starts_with("put in 2026-01-01T00:00:01Z by sync-nodes (cause: agent-log)")
+        );
+    }
+}

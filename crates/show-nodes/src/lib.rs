@@ -1,0 +1,171 @@
+//! `show-nodes`: every node in the four states, and where they differ.
+
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lb_core::cli::{Exit, Tool};
+use lb_core::counters::{Counters, counters_path};
+use lb_core::log::Reporter;
+use lb_core::members::MemberList;
+use lb_core::options::{PublishOptions, RoleOptions, RunOptions};
+use lb_core::replace::replace;
+
+mod containers;
+mod drift;
+mod history;
+mod metrics;
+mod nodes;
+mod states;
+mod table;
+mod text;
+
+use containers::Containers;
+use drift::{Drift, drift};
+use nodes::Nodes;
+use states::States;
+use table::Style;
+
+/// Time for which a difference must last before it is one: a sync that is in flight is done by then.
+const LASTS: Duration = Duration::from_secs(2);
+/// Pause between two looks at a difference.
+const PAUSE: Duration = Duration::from_millis(200);
+
+const AFTER_HELP: &str = "Examples:
+  docker exec ha show-nodes
+  docker exec ha show-nodes s1                      # name, container name or address
+  docker exec -it ha show-nodes --watch
+  show-nodes --metrics --watch 15 --output /var/lib/node_exporter/lb.prom
+
+Exit codes:
+  0   the four states agree
+  1   they differ, or one of them cannot be read
+  2   wrong options";
+
+/// Show every node in the four states, and where they differ.
+///
+/// The states are the member list, the registry, haproxy.cfg and the running HAProxy; each is derived from the one before
+/// it. A difference is told when it has lasted two seconds, with what to do about it. A node that has left and finishes
+/// what it has is none. Nothing is changed.
+#[derive(Debug, Parser)]
+#[command(name = "show-nodes", version, after_help = AFTER_HELP)]
+pub struct ShowNodes {
+    /// Only this node, by its name, its container's name or its address: where it is, and how it came there
+    #[arg(value_name = "NAME", conflicts_with = "metrics")]
+    name: Option<String>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "metrics")]
+    json: bool,
+    /// Print metrics for Prometheus
+    #[arg(long)]
+    metrics: bool,
+    /// Replace this file by the metrics, for the textfile collector of the node exporter
+    #[arg(long, value_name = "FILE", requires = "metrics")]
+    output: Option<PathBuf>,
+    /// Go on until interrupted, and look again after so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
+    #[command(flatten)]
+    role: RoleOptions,
+    #[command(flatten)]
+    options: PublishOptions,
+    #[command(flatten)]
+    run_options: RunOptions,
+}
+
+impl Tool for ShowNodes {
+    const NAME: &'static str = "show-nodes";
+
+    fn run_options(&self) -> &RunOptions {
+        &self.run_options
+    }
+
+    fn goes_on(&self) -> bool {
+        self.watch.is_some()
+    }
+}
+
+/// What is there at one moment.
+pub struct View {
+    states: States,
+    nodes: Nodes,
+    drift: Vec<Drift>,
+}
+
+/// Runs the tool.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn run(tool: &ShowNodes, reporter: &Reporter) -> Result<Exit> {
+    let mut containers = Containers::default();
+    loop {
+        let view = tool.settled(&mut containers);
+        let (text, exit) = tool.text(&view);
+        let written = match &tool.output {
+            Some(path) => replace(path, text.as_bytes(), 0o644).with_context(|| format!("write {}", path.display())),
+            None => match tool.print(&text) {
+                // `show-nodes | head`
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(exit),
+                result => result.context("write standard output"),
+            },
+        };
+        let Some(seconds) = tool.watch else { return written.map(|()| exit) };
+        if let Err(error) = written {
+            reporter.hint(format_args!("{error:#}"));
+        }
+        thread::sleep(Duration::from_secs(seconds));
+    }
+}
+
+impl ShowNodes {
+    fn look(&self, containers: &mut Containers) -> View {
+        let states = States::read(&self.options);
+        let list = states.members.as_ref().ok().map(|members| MemberList::of(members, &self.role.role));
+        let nodes = Nodes::of(&states, list.as_ref(), &self.role.role, self.options.render.port, containers);
+        let drift = drift(&states, list.as_ref(), &nodes);
+        View { states, nodes, drift }
+    }
+
+    /// Looks until no difference is left of those that were seen first, or those left have lasted.
+    fn settled(&self, containers: &mut Containers) -> View {
+        let begin = Instant::now();
+        let mut view = self.look(containers);
+        while !view.drift.is_empty() && begin.elapsed() < LASTS {
+            thread::sleep(PAUSE);
+            let mut next = self.look(containers);
+            next.drift.retain(|drift| view.drift.iter().any(|before| before.key() == drift.key()));
+            view = next;
+        }
+        view
+    }
+
+    fn text(&self, view: &View) -> (String, Exit) {
+        let differs = !view.drift.is_empty() || !view.states.unreadable().is_empty();
+        let exit = if differs { Exit::Failed } else { Exit::Done };
+        let counters = || Counters::load(&counters_path(&self.options.process.master_socket));
+        let style = Style::of_stdout();
+        match &self.name {
+            _ if self.metrics => (metrics::metrics(view, &counters()), Exit::Done),
+            Some(name) => text::one(view, name, &self.run_options.log_file, self.json, style),
+            None if self.json => (text::json(view, counters().generation()), exit),
+            None => (text::all(view, style), exit),
+        }
+    }
+
+    /// A terminal that is watched begins anew each time.
+    fn print(&self, text: &str) -> io::Result<()> {
+        let again = self.watch.is_some() && Style::of_stdout().width.is_some();
+        let mut output = io::stdout().lock();
+        if again {
+            output.write_all(b"\x1b[H\x1b[2J")?;
+        }
+        output.write_all(text.as_bytes())?;
+        if self.watch.is_some() && !again {
+            output.write_all(b"\n")?;
+        }
+        output.flush()
+    }
+}

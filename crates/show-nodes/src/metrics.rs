@@ -1,0 +1,80 @@
+//! The metrics in the text format of Prometheus (its documentation, "Exposition formats").
+
+use std::fmt::{Display, Write};
+
+use lb_core::counters::Counters;
+
+use crate::View;
+
+/// All metrics; those of a state that cannot be read are left out.
+#[must_use]
+pub fn metrics(view: &View, counters: &Counters) -> String {
+    let mut text = Text::default();
+    let (states, rows) = (&view.states, || view.nodes.rows.values());
+
+    text.head("lb_state_readable", "gauge", "Whether a state can be read");
+    let unreadable = view.states.unreadable();
+    for state in ["members", "registry", "file", "HAProxy", "template"] {
+        let readable = !unreadable.iter().any(|(name, _)| *name == state);
+        text.sample("lb_state_readable", &[("state", state)], u8::from(readable));
+    }
+
+    text.head("lb_nodes", "gauge", "Nodes in each of the four states");
+    let mut count = |state: &str, count: usize| text.sample("lb_nodes", &[("state", state)], count);
+    if states.members.is_ok() {
+        count("member_alive", rows().filter(|row| row.member.as_deref() == Some("alive")).count());
+        count("member_failed", rows().filter(|row| row.member.as_deref() == Some("failed")).count());
+    }
+    if states.registry.is_ok() {
+        count("registered", rows().filter(|row| row.in_registry).count());
+    }
+    if states.file.is_ok() {
+        count("in_file", rows().filter(|row| row.in_file).count());
+    }
+    if states.servers.is_ok() {
+        let with = |begin: &str| rows().filter(|row| row.servers.iter().any(|server| server.state.starts_with(begin))).count();
+        for (state, begin) in [("up", "UP"), ("down", "DOWN"), ("drain", "DRAIN"), ("maintenance", "MAINT")] {
+            count(state, with(begin));
+        }
+    }
+    if states.members.is_ok() {
+        text.head("lb_members_refused", "gauge", "Alive members of the role that cannot be registered");
+        text.sample("lb_members_refused", &[], rows().filter(|row| row.refused.is_some()).count());
+    }
+    text.head("lb_drift", "gauge", "Differences between a state and the one before it");
+    for state in ["registry", "file", "HAProxy"] {
+        text.sample("lb_drift", &[("state", state)], view.drift.iter().filter(|drift| drift.state == state).count());
+    }
+
+    text.head("lb_publishes_total", "counter", "Publishes that changed something, by the way in which they were applied");
+    for (applied, count) in [("run-time", counters.run_time), ("reload", counters.reload), ("file", counters.file)] {
+        text.sample("lb_publishes_total", &[("applied", applied)], count);
+    }
+    text.head("lb_publish_failures_total", "counter", "Publishes that failed");
+    text.sample("lb_publish_failures_total", &[], counters.failed);
+    text.head("lb_publish_duration_seconds", "summary", "Time that the publishes took which changed something");
+    text.sample("lb_publish_duration_seconds_sum", &[], counters.seconds);
+    text.sample("lb_publish_duration_seconds_count", &[], counters.generation());
+    if let Some(synced) = counters.synced {
+        text.head("lb_last_sync_timestamp_seconds", "gauge", "When all was last made equal to the member list, since 1970");
+        text.sample("lb_last_sync_timestamp_seconds", &[], synced);
+    }
+    text.0
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}.\n# TYPE {name} {kind}");
+    }
+
+    /// The values of labels are words of ours: nothing in them needs an escape.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+}

@@ -1,0 +1,207 @@
+//! The four states put together: one row a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_core::config::Config;
+use lb_core::members::{Listed, MemberList};
+use lb_core::node::{Node, NodeError, Port, Weight};
+use serde::Serialize;
+
+use crate::containers::Containers;
+use crate::states::{Server, States};
+
+/// One node, as far as the states could be read.
+#[derive(Debug, Default, Serialize)]
+pub struct Row {
+    /// Its name; what a member that was refused calls itself may be any text.
+    pub name: String,
+    /// Name of its container.
+    pub container: Option<String>,
+    /// Its address.
+    pub address: Option<String>,
+    /// Its port.
+    pub port: Option<String>,
+    /// Its share of the traffic; 0 while it drains.
+    pub weight: Option<String>,
+    /// It gets no new session.
+    pub drains: bool,
+    /// `alive`, `leaving`, `left`, `failed`, or none when it is no member.
+    pub member: Option<String>,
+    /// Why a member is not registered.
+    pub refused: Option<String>,
+    /// It is in the registry.
+    pub in_registry: bool,
+    /// A server of it is in the file.
+    pub in_file: bool,
+    /// Its servers in the running HAProxy.
+    pub servers: Vec<Running>,
+}
+
+/// A server of the running HAProxy.
+#[derive(Debug, Serialize)]
+pub struct Running {
+    /// `<backend>/<name>`
+    pub server: String,
+    /// In HAProxy's words: `UP`, `DOWN`, `MAINT`, `DRAIN` …
+    pub state: String,
+    /// Seconds since the state changed.
+    pub since: Option<u64>,
+    /// Requests and connections at this moment.
+    pub sessions: u64,
+    /// The last check in HAProxy's words, and how long it took.
+    pub last_check: Option<String>,
+    /// What it found, when it failed.
+    pub trouble: Option<String>,
+}
+
+impl Row {
+    /// It is out of file and registry, and finishes what it has.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        !self.in_file && !self.in_registry && self.servers.iter().any(|server| server.state.starts_with("MAINT"))
+    }
+
+    /// Requests and connections of all its servers.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.servers.iter().map(|server| server.sessions).sum()
+    }
+
+    fn describe(&mut self, node: &Node, default: Port) {
+        self.address = Some(node.address.to_string());
+        self.port = Some(node.traits.port.unwrap_or(default).to_string());
+        let weight = if node.traits.drain { Weight::DRAINED } else { node.traits.weight.unwrap_or_default() };
+        (self.weight, self.drains) = (Some(weight.to_string()), node.traits.drain);
+    }
+}
+
+/// All nodes, and what is needed to tell which server is whose.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    /// By name.
+    pub rows: BTreeMap<String, Row>,
+    /// Name of the node at `<address>:<port>`, for templates that name servers otherwise.
+    endpoints: BTreeMap<String, String>,
+    /// Servers that the template has by itself: they are no nodes.
+    fixed: BTreeSet<String>,
+}
+
+impl Nodes {
+    /// Joins the states. `list` is the member list as the tools understand it.
+    #[must_use]
+    pub fn of(states: &States, list: Option<&MemberList>, role: &str, port: Port, containers: &mut Containers) -> Self {
+        let mut nodes = Self::default();
+        if let (Ok(members), Some(list)) = (&states.members, list) {
+            nodes.add_members(members, list, role, port);
+        }
+        for node in states.registry.iter().flat_map(|listing| listing.nodes.values()) {
+            let row = nodes.row(node.name.as_str());
+            row.in_registry = true;
+            row.describe(node, port);
+        }
+        nodes.name_endpoints();
+        nodes.add_file(states);
+        for server in states.servers.iter().flatten() {
+            nodes.add_server(server);
+        }
+        // Who left is history, unless something is still there.
+        nodes
+            .rows
+            .retain(|_, row| row.member.as_deref() != Some("left") || row.in_registry || row.in_file || !row.servers.is_empty());
+        let addresses = || nodes.rows.values().filter_map(|row| row.address.as_deref()?.parse().ok());
+        containers.find(addresses());
+        for row in nodes.rows.values_mut() {
+            let address = row.address.as_deref().and_then(|address| address.parse().ok());
+            row.container = address.and_then(|address| containers.name(address)).map(str::to_owned);
+        }
+        nodes
+    }
+
+    fn add_members(&mut self, members: &[Listed], list: &MemberList, role: &str, port: Port) {
+        for member in members.iter().filter(|member| member.tags.get("role").is_some_and(|its| its == role)) {
+            let row = self.row(&member.name);
+            row.member = Some(member.status.clone());
+            row.address = Some(member.address.clone());
+        }
+        for node in list.nodes.values() {
+            self.row(node.name.as_str()).describe(node, port);
+        }
+        for (name, reason) in &list.refused {
+            self.row(name).refused = Some(reason_and_remedy(reason));
+        }
+    }
+
+    fn name_endpoints(&mut self) {
+        let endpoint = |row: &Row| {
+            let (address, port) = (row.address.as_deref()?, row.port.as_deref()?);
+            Some((format!("{address}:{port}"), row.name.clone()))
+        };
+        self.endpoints = self.rows.values().filter_map(endpoint).collect();
+    }
+
+    fn add_file(&mut self, states: &States) {
+        let Ok(file) = &states.file else { return };
+        let rendered = Config::parse(states.rendered.as_deref().unwrap_or(file));
+        let servers: Vec<_> =
+            Config::parse(file).servers.into_iter().map(|(key, line)| (key.to_string(), key.server, line)).collect();
+        for (key, server, line) in servers {
+            match self.whose(server, line.address) {
+                Some(name) => self.row(&name).in_file = true,
+                // A leftover has no line in what the template gives; one that has is the template's own.
+                None if rendered.servers.keys().any(|rendered| rendered.to_string() == key) => drop(self.fixed.insert(key)),
+                None => {
+                    let row = self.row(server);
+                    row.in_file = true;
+                    row.address = line.address.rsplit_once(':').map(|(address, _)| address.to_owned());
+                }
+            }
+        }
+    }
+
+    fn add_server(&mut self, server: &Server) {
+        let key = format!("{}/{}", server.backend, server.name);
+        let endpoint = server.addr.as_deref().unwrap_or_default();
+        if self.fixed.contains(&key) {
+            return;
+        }
+        let name = self.whose(&server.name, endpoint).unwrap_or_else(|| server.name.clone());
+        let row = self.row(&name);
+        if row.address.is_none() {
+            let (address, port) = endpoint.rsplit_once(':').unwrap_or((endpoint, ""));
+            (row.address, row.port) = (Some(address.to_owned()), Some(port.to_owned()));
+        }
+        if row.weight.is_none() {
+            row.weight = server.weight.map(|weight| weight.to_string());
+        }
+        row.servers.push(Running {
+            server: key,
+            state: server.status.clone(),
+            since: server.since,
+            sessions: server.sessions,
+            last_check: server.check(),
+            trouble: server.trouble().map(str::to_owned),
+        });
+    }
+
+    /// The node that a server belongs to, by its name or else by its address.
+    #[must_use]
+    pub fn whose(&self, server: &str, endpoint: &str) -> Option<String> {
+        self.rows.get_key_value(server).map(|(name, _)| name).or_else(|| self.endpoints.get(endpoint)).cloned()
+    }
+
+    fn row(&mut self, name: &str) -> &mut Row {
+        self.rows.entry(name.to_owned()).or_insert_with(|| Row { name: name.to_owned(), ..Row::default() })
+    }
+}
+
+/// Why a member was refused, and what helps.
+fn reason_and_remedy(reason: &NodeError) -> String {
+    let remedy = match reason {
+        NodeError::Name(_) => "give it another by SERF_NODE_NAME",
+        NodeError::Port(_) | NodeError::Weight(_) | NodeError::Drain(_) | NodeError::Twice(_) => {
+            "on that node: serf tags -set NAME=VALUE, or -delete NAME"
+        }
+        _ => "the node must join with an address of its own",
+    };
+    format!("{reason}: {remedy}")
+}

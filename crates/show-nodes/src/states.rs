@@ -1,0 +1,170 @@
+//! The four states, each read as it is now. One that cannot be read does not hide the others.
+
+use std::collections::BTreeMap;
+
+use lb_core::haproxy;
+use lb_core::members::Listed;
+use lb_core::options::{ProcessOptions, PublishOptions};
+use lb_core::plan::Plan;
+use lb_core::publish::{Applied, plan_file};
+use lb_core::read::read_text;
+use lb_core::registry::{Listing, Registry};
+use lb_core::render::Template;
+use lb_core::serf;
+use serde::Deserialize;
+
+/// What could be read, or why not.
+pub type Read<T> = Result<T, String>;
+
+/// The four states, and what should be in two of them.
+#[derive(Debug)]
+pub struct States {
+    /// The member list.
+    pub members: Read<Vec<Listed>>,
+    /// The registry.
+    pub registry: Read<Listing>,
+    /// The text that the template gives for the registry.
+    pub rendered: Read<String>,
+    /// The text of the file.
+    pub file: Read<String>,
+    /// The servers of the running HAProxy.
+    pub servers: Read<Vec<Server>>,
+    /// What would make the running HAProxy equal to the file.
+    pub plan: Read<Plan>,
+}
+
+/// One server of the running HAProxy, as `show stat` tells it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Server {
+    /// Its backend.
+    #[serde(rename = "# pxname")]
+    pub backend: String,
+    /// Its name.
+    #[serde(rename = "svname")]
+    pub name: String,
+    /// `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check` or what else HAProxy says.
+    pub status: String,
+    /// Its requests and connections at this moment.
+    #[serde(rename = "scur")]
+    pub sessions: u64,
+    /// Seconds since the status changed.
+    #[serde(rename = "lastchg")]
+    pub since: Option<u64>,
+    /// Address and port.
+    pub addr: Option<String>,
+    /// Its weight now.
+    #[serde(rename = "uweight")]
+    pub weight: Option<u64>,
+    check_status: String,
+    check_code: String,
+    check_duration: String,
+    last_chk: String,
+}
+
+impl Server {
+    /// The last check in a few words, such as `L7OK/200 1ms`; none when there was none.
+    #[must_use]
+    pub fn check(&self) -> Option<String> {
+        if self.check_status.is_empty() {
+            return None;
+        }
+        let part = |before: &str, text: &str, after: &str| match text {
+            "" => String::new(),
+            text => format!("{before}{text}{after}"),
+        };
+        Some(format!("{}{}{}", self.check_status, part("/", &self.check_code, ""), part(" ", &self.check_duration, "ms")))
+    }
+
+    /// What the last check has found in words, when that is no success.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        let found = self.last_chk.trim();
+        (!found.is_empty() && !self.check_status.ends_with("OK")).then_some(found)
+    }
+}
+
+impl States {
+    /// Reads all of them.
+    #[must_use]
+    pub fn read(options: &PublishOptions) -> Self {
+        let registry = Registry::new(&options.render.nodes_dir).list().map_err(told);
+        let rendered = registry.as_ref().map_err(Clone::clone).and_then(|listing| {
+            let template = Template::load(&options.render.template).map_err(told)?;
+            template.render(listing.nodes.values(), options.render.port, &BTreeMap::new()).map_err(told)
+        });
+        let config = &options.process.config;
+        Self {
+            members: serf::members().map_err(told),
+            registry,
+            rendered,
+            file: read_text(config).map_err(|error| format!("read {}: {error}", config.display())),
+            servers: servers(&options.process),
+            plan: plan_file(&options.process).map_err(told).and_then(|plan| plan.ok_or_else(|| Applied::NotRunning.to_string())),
+        }
+    }
+
+    /// The states that cannot be read, with the reasons.
+    #[must_use]
+    pub fn unreadable(&self) -> Vec<(&'static str, &str)> {
+        let mut reasons = vec![
+            ("members", self.members.as_ref().err()),
+            ("registry", self.registry.as_ref().err()),
+            ("file", self.file.as_ref().err()),
+            ("HAProxy", self.servers.as_ref().err()),
+        ];
+        // Without the states that these are made of, it is clear that they are not there.
+        if self.registry.is_ok() {
+            reasons.push(("template", self.rendered.as_ref().err()));
+        }
+        if self.file.is_ok() && self.servers.is_ok() {
+            reasons.push(("HAProxy", self.plan.as_ref().err()));
+        }
+        reasons.into_iter().filter_map(|(state, reason)| Some((state, reason?.as_str()))).collect()
+    }
+}
+
+/// An error with all its sources.
+fn told(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
+}
+
+fn servers(options: &ProcessOptions) -> Read<Vec<Server>> {
+    let session = haproxy::find(&options.master_socket, &options.admin_socket).map_err(told)?;
+    let mut session = session.ok_or_else(|| Applied::NotRunning.to_string())?;
+    // All proxies, servers only, all of them (HAProxy's management guide, "show stat").
+    let command = "show stat -1 4 -1";
+    let answer = session.ask(command).map_err(told)?;
+    parse(&answer).map_err(|_| told(session.unexpected(command)))
+}
+
+fn parse(answer: &str) -> Result<Vec<Server>, csv::Error> {
+    csv::ReaderBuilder::new().flexible(true).from_reader(answer.trim_start().as_bytes()).deserialize().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "# pxname,svname,scur,status,lastchg,check_status,check_code,check_duration,last_chk,addr,uweight,-,
+nodes,s1,3,UP,12,L7OK,200,1,\"Layer7 check passed, \"\"OK\"\"\",172.18.0.2:3000,100,,
+nodes,s2,0,DOWN,1,L4CON,,0,Connection refused,172.18.0.3:3000,50,,
+other,s3,0,no check,99,,,,,172.18.0.4:80,1,,
+";
+
+    #[test]
+    fn servers_are_read_with_their_last_check() {
+        let servers = parse(ANSWER).unwrap();
+        let checks: Vec<_> = servers.iter().map(Server::check).collect();
+        assert_eq!(checks, [Some("L7OK/200 1ms".to_owned()), Some("L4CON 0ms".to_owned()), None]);
+        let troubles: Vec<_> = servers.iter().map(Server::trouble).collect();
+        assert_eq!(troubles, [None, Some("Connection refused"), None]);
+        assert_eq!((servers[0].sessions, servers[0].weight, servers[2].since), (3, Some(100), Some(99)));
+    }
+
+    #[test]
+    fn no_server_is_no_error_but_another_answer_is() {
+        let header = ANSWER.lines().next().unwrap();
+        assert_eq!(parse(&format!("{header}\n")).unwrap().len(), 0);
+        assert!(parse("Unknown command: 'show'\n try 'help'\n").is_err());
+    }
+}

@@ -1,0 +1,177 @@
+//! The rows as a table that fits the terminal.
+
+use std::env;
+use std::io::{self, IsTerminal};
+
+use crate::nodes::Row;
+use lb_core::quote::Quoted;
+
+/// How the text is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Colours are wanted.
+    colour: bool,
+    /// Characters of a line, when they are limited.
+    pub width: Option<usize>,
+}
+
+impl Style {
+    /// As standard output is: plain and as wide as it gets unless it is a terminal (and see no-color.org).
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        let terminal = io::stdout().is_terminal();
+        let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let width = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        Self { colour: terminal && !no_colour && !dumb, width: width().filter(|_| terminal) }
+    }
+
+    /// The text in a colour.
+    #[must_use]
+    pub fn paint(self, colour: Colour, text: &str) -> String {
+        if self.colour { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
+    }
+}
+
+/// The colours in use, by their numbers (ECMA-48, "select graphic rendition").
+#[derive(Debug, Clone, Copy)]
+pub enum Colour {
+    /// The heads of columns.
+    Bold = 1,
+    /// Something is wrong.
+    Red = 31,
+    /// As it should be.
+    Green = 32,
+    /// It is about to change.
+    Yellow = 33,
+}
+
+struct Column {
+    head: &'static str,
+    /// What is left out first when the terminal is narrow has the highest number.
+    rank: usize,
+    cell: fn(&Row) -> String,
+}
+
+const COLUMNS: [Column; 11] = [
+    Column { head: "NAME", rank: 0, cell: |row| printable(&row.name) },
+    Column { head: "CONTAINER", rank: 4, cell: |row| or_dash(row.container.as_ref()) },
+    Column { head: "ADDRESS", rank: 6, cell: |row| or_dash(row.address.as_ref()) },
+    Column { head: "PORT", rank: 9, cell: |row| or_dash(row.port.as_ref()) },
+    Column { head: "WEIGHT", rank: 8, cell: |row| or_dash(row.weight.as_ref()) },
+    Column { head: "MEMBER", rank: 1, cell: |row| or_dash(row.member.as_ref()) },
+    Column { head: "REGISTRY", rank: 2, cell: |row| yes(row.in_registry) },
+    Column { head: "FILE", rank: 2, cell: |row| yes(row.in_file) },
+    Column { head: "HAPROXY", rank: 1, cell: |row| of_servers(row, |server| Some(server.state.clone())) },
+    Column {
+        head: "SESSIONS",
+        rank: 5,
+        cell: |row| if row.servers.is_empty() { "-".to_owned() } else { row.sessions().to_string() },
+    },
+    Column { head: "LAST CHECK", rank: 7, cell: |row| of_servers(row, |server| server.last_check.clone()) },
+];
+
+fn or_dash(text: Option<&String>) -> String {
+    text.filter(|text| !text.is_empty()).map_or_else(|| "-".to_owned(), |text| printable(text))
+}
+
+fn yes(yes: bool) -> String {
+    if yes { "yes" } else { "-" }.to_owned()
+}
+
+/// What the servers of a node say, once if all say the same.
+fn of_servers(row: &Row, what: fn(&crate::nodes::Running) -> Option<String>) -> String {
+    let mut words: Vec<String> = row.servers.iter().filter_map(what).collect();
+    words.dedup();
+    or_dash(Some(&words.join(", ")))
+}
+
+/// Text of others as it is, or in quotes when it could do something to the terminal.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    if text.chars().all(|c| (' '..='~').contains(&c)) && text.len() <= 128 { text.to_owned() } else { Quoted(text).to_string() }
+}
+
+/// The table, with a sign before the rows for which `marked` is true.
+#[must_use]
+pub fn table(rows: &[&Row], marked: impl Fn(&Row) -> bool, style: Style) -> String {
+    let mut columns: Vec<(&Column, Vec<String>)> =
+        COLUMNS.iter().map(|column| (column, rows.iter().map(|row| (column.cell)(row)).collect())).collect();
+    let width = |(column, cells): &(&Column, Vec<String>)| {
+        cells.iter().map(|cell| cell.chars().count()).chain([column.head.len()]).max().unwrap_or(0)
+    };
+    let total = |columns: &[(&Column, Vec<String>)]| columns.iter().map(|column| width(column) + 2).sum::<usize>();
+    while style.width.is_some_and(|limit| total(&columns) > limit) && columns.len() > 1 {
+        let last = columns.iter().map(|(column, _)| column.rank).max().unwrap_or(0);
+        columns.retain(|(column, _)| column.rank < last);
+    }
+    let padding = |column: &(&Column, Vec<String>), cell: &str| " ".repeat(width(column) - cell.chars().count() + 2);
+    let head = |column: &(&Column, Vec<String>)| style.paint(Colour::Bold, column.0.head) + &padding(column, column.0.head);
+    let mut text = format!("  {}\n", columns.iter().map(head).collect::<String>().trim_end());
+    for (number, row) in rows.iter().enumerate() {
+        let mut line = if marked(row) { style.paint(Colour::Red, "!") + " " } else { "  ".to_owned() };
+        for column in &columns {
+            let cell = column.1.get(number).map_or("", String::as_str);
+            line += &match column.0.head {
+                "HAPROXY" | "MEMBER" => paint_state(style, cell),
+                _ => cell.to_owned(),
+            };
+            line += &padding(column, cell);
+        }
+        text += &format!("{}\n", line.trim_end());
+    }
+    text
+}
+
+fn paint_state(style: Style, state: &str) -> String {
+    let colour = match state {
+        "-" | "no check" => return state.to_owned(),
+        "alive" => Colour::Green,
+        "failed" => Colour::Red,
+        state if state.contains("DOWN") => Colour::Red,
+        state if state.starts_with("UP") => Colour::Green,
+        _ => Colour::Yellow,
+    };
+    style.paint(colour, state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Style = Style { colour: false, width: None };
+
+    fn row(name: &str) -> Row {
+        let text = |text: &str| Some(text.to_owned());
+        Row { name: name.to_owned(), address: text("172.18.0.2"), member: text("alive"), in_file: true, ..Row::default() }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_need_and_marks_come_first() {
+        let (a, b) = (row("a"), row("a-long-name"));
+        let text = table(&[&a, &b], |row| row.name == "a", PLAIN);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("  NAME         CONTAINER  ADDRESS     PORT"), "{text}");
+        assert!(lines[1].starts_with("! a            -          172.18.0.2  -   "), "{text}");
+        assert!(lines[2].starts_with("  a-long-name  -          172.18.0.2  -   "), "{text}");
+        assert!(!text.contains('\x1b'), "{text:?}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns() {
+        let a = row("a");
+        for (width, there, gone) in
+            [(200, "PORT", "?"), (95, "WEIGHT", "PORT"), (40, "MEMBER", "CONTAINER"), (10, "NAME", "MEMBER")]
+        {
+            let text = table(&[&a], |_| false, Style { colour: false, width: Some(width) });
+            assert!(text.contains(there) && !text.contains(gone), "{width}: {text}");
+            assert!(text.lines().all(|line| line.len() <= width), "{width}: {text}");
+        }
+    }
+
+    #[test]
+    fn states_have_colours_and_no_name_has_one_of_its_own() {
+        let text = table(&[&row("\x1b[31mred")], |_| true, Style { colour: true, width: None });
+        assert!(text.contains("'\\u{1b}[31mred'") && text.contains("\x1b[32malive"), "{text:?}");
+    }
+}

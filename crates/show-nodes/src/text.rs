@@ -1,0 +1,132 @@
+//! What is printed: of all nodes, or of one.
+
+use std::path::Path;
+
+use lb_core::cli::Exit;
+use lb_core::quote::Quoted;
+use serde_json::{Value, json};
+
+use crate::View;
+use crate::drift::Drift;
+use crate::history::History;
+use crate::nodes::{Row, Running};
+use crate::table::{Colour, Style, printable, table};
+
+/// The table of all nodes, and below it what differs.
+#[must_use]
+pub fn all(view: &View, style: Style) -> String {
+    let rows: Vec<&Row> = view.nodes.rows.values().collect();
+    let marked = |row: &Row| view.drift.iter().any(|drift| drift.node.as_ref() == Some(&row.name));
+    let mut text = if rows.is_empty() { "no node\n".to_owned() } else { table(&rows, marked, style) };
+    let leaving = rows.iter().filter(|row| row.leaves()).map(|row| {
+        let sessions = row.sessions();
+        format!("{}: has left, {sessions} session{} to finish\n", printable(&row.name), if sessions == 1 { "" } else { "s" })
+    });
+    let mut notes: Vec<String> = leaving.collect();
+    notes.extend(view.drift.iter().map(|drift| style.paint(Colour::Red, &told(drift)) + "\n"));
+    notes.extend(view.states.unreadable().iter().map(|state| style.paint(Colour::Red, &cannot_read(*state)) + "\n"));
+    if !notes.is_empty() {
+        text += "\n";
+        text.extend(notes);
+    }
+    text
+}
+
+/// One line about a difference.
+fn told(drift: &Drift) -> String {
+    let node = drift.node.as_ref().map_or_else(|| drift.state.to_owned(), |node| printable(node));
+    format!("{node}: {}: {}", drift.what, drift.remedy)
+}
+
+/// One line about a state that is not known.
+fn cannot_read((state, reason): (&str, &str)) -> String {
+    format!("cannot read {state}: {}", reason.replace(char::is_control, " "))
+}
+
+/// The same for programs.
+#[must_use]
+pub fn json(view: &View, generation: u64) -> String {
+    let rows: Vec<&Row> = view.nodes.rows.values().collect();
+    let document = json!({ "nodes": rows, "drift": view.drift, "unreadable": unreadable(view), "generation": generation });
+    format!("{document}\n")
+}
+
+fn unreadable(view: &View) -> Vec<Value> {
+    let entry = |(state, reason): (&str, &str)| json!({ "state": state, "reason": reason });
+    view.states.unreadable().into_iter().map(entry).collect()
+}
+
+/// One node: where it is, and how it came there.
+#[must_use]
+pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) -> (String, Exit) {
+    let is = |row: &&Row| row.name == asked || row.container.as_deref() == Some(asked) || row.address.as_deref() == Some(asked);
+    let row = view.nodes.rows.get(asked).or_else(|| view.nodes.rows.values().find(is));
+    let name = row.map_or(asked, |row| &row.name);
+    let history = History::read(log, name);
+    let drift: Vec<&Drift> = view.drift.iter().filter(|drift| drift.node.as_deref() == Some(name)).collect();
+    let known = row.is_some() || !history.lines.is_empty();
+    let exit = if known && drift.is_empty() && view.states.unreadable().is_empty() { Exit::Done } else { Exit::Failed };
+    if as_json {
+        let document = json!({ "node": row, "drift": drift, "unreadable": unreadable(view), "history": history });
+        return (format!("{document}\n"), exit);
+    }
+    if !known {
+        return (format!("{}: no node has this name, container or address, and the log tells of none\n", Quoted(asked)), exit);
+    }
+    let mut text = String::new();
+    let mut line = |head: &str, what: &str| text += &format!("{}{what}\n", style.paint(Colour::Bold, &format!("{head:10}")));
+    line("node", &printable(name));
+    match row {
+        Some(row) => where_it_is(row, &mut line),
+        None => line("now", "in none of the four states"),
+    }
+    for (head, what) in [("last", &history.last), ("refused", &history.refused)] {
+        if let Some(what) = what {
+            line(head, what);
+        }
+    }
+    for drift in &drift {
+        line("drift", &style.paint(Colour::Red, &format!("{}: {}", drift.what, drift.remedy)));
+    }
+    for state in view.states.unreadable() {
+        text += &format!("{}\n", style.paint(Colour::Red, &cannot_read(state)));
+    }
+    if !history.lines.is_empty() {
+        text += "\n";
+    }
+    for entry in &history.lines {
+        text += &format!("{} {}: {}\n", entry.time, entry.tool, entry.message);
+    }
+    (text, exit)
+}
+
+fn where_it_is(row: &Row, line: &mut impl FnMut(&str, &str)) {
+    let dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
+    let drains = if row.drains { ", drains" } else { "" };
+    line("container", &dash(&row.container));
+    line("address", &format!("{} port {} weight {}{drains}", dash(&row.address), dash(&row.port), dash(&row.weight)));
+    line("member", row.member.as_deref().unwrap_or("no"));
+    line("registry", if row.in_registry { "yes" } else { "no" });
+    line("file", if row.in_file { "yes" } else { "no" });
+    if row.servers.is_empty() {
+        line("HAProxy", "no");
+    }
+    for server in &row.servers {
+        line("HAProxy", &state(server));
+    }
+    if row.leaves() {
+        line("", "it has left, and finishes what it has");
+    }
+}
+
+fn state(server: &Running) -> String {
+    let mut text = format!("{} {}", server.server, server.state);
+    if let Some(seconds) = server.since {
+        text += &format!(" for {}", humantime::format_duration(std::time::Duration::from_secs(seconds)));
+    }
+    text += &format!(", sessions: {}", server.sessions);
+    if let Some(check) = &server.last_check {
+        text += &format!(", last check: {check}");
+    }
+    server.trouble.iter().fold(text, |text, trouble| text + " " + &printable(trouble))
+}

@@ -1,0 +1,118 @@
+//! A balancer in which the four states agree: a real Serf agent, a real HAProxy, and what lies between them.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use assert_cmd::Command;
+use lb_core::haproxy;
+use lb_core::lock::Lock;
+use lb_core::log::{Format, Reporter};
+use lb_core::options::{ProcessOptions, PublishOptions, RenderOptions};
+use lb_core::publish::publish;
+use lb_core::running::{Reader, Running, record_path};
+use lb_fixture::{Agent, Background, TEMPLATE, World, eventually};
+
+/// A balancer with its world, agent and HAProxy.
+pub struct Balancer {
+    pub world: World,
+    pub agent: Agent,
+    _haproxy: Background,
+}
+
+impl Balancer {
+    /// Starts one that knows these nodes, given by the lines of their files and their agents.
+    pub fn start(nodes: &[(&str, &Agent)]) -> Self {
+        let world = World::new();
+        let place = world.path("run").display().to_string();
+        let template = TEMPLATE
+            .replace("/run/haproxy/", &format!("{place}/"))
+            .replace("ipv4@*:9999", &format!("{place}/port-9999.sock"))
+            .replace("bind *:80", &format!("bind unix@{place}/port-80.sock"))
+            .replace("bind *:1936", &format!("bind unix@{place}/port-1936.sock"));
+        world.set_template(&template);
+        let agent = Agent::start("ha", &["role=balancer"]);
+        for (line, node) in nodes {
+            node.join(&agent);
+            world.register(line);
+        }
+        publish_in(&world, "start");
+        let haproxy = start_haproxy(&world);
+        Self { world, agent, _haproxy: haproxy }
+    }
+
+    /// The tool.
+    pub fn show(&self) -> Command {
+        let mut command = self.world.command(env!("CARGO_BIN_EXE_show-nodes"));
+        command.env("SERF_RPC_ADDR", self.agent.rpc());
+        command
+    }
+
+    /// The tool in the background.
+    pub fn show_on(&self, arguments: &[&str]) -> Background {
+        let mut command = self.world.process(env!("CARGO_BIN_EXE_show-nodes"));
+        Background::start(command.env("SERF_RPC_ADDR", self.agent.rpc()).args(arguments))
+    }
+
+    /// What a sync does after it has changed the registry.
+    pub fn publish(&self, cause: &str) {
+        publish_in(&self.world, cause);
+    }
+
+    /// A command to HAProxy.
+    pub fn command(&self, command: &str) -> String {
+        session(&self.world).ask(command).unwrap()
+    }
+
+    /// Waits until Serf's member list has a line with these words.
+    pub fn knows(&self, words: &[&str]) {
+        eventually(&format!("the agent knows {words:?}"), || {
+            self.agent.members().lines().any(|line| words.iter().all(|word| line.contains(word)))
+        });
+    }
+}
+
+/// Where the node of an agent answers, on the port 3000.
+pub fn application_of(agent: &Agent) -> SocketAddr {
+    (agent.address(), 3000).into()
+}
+
+/// A line of the registry.
+pub fn line(name: &str, address: Ipv4Addr) -> String {
+    format!("{name} {address}")
+}
+
+fn options(world: &World) -> PublishOptions {
+    PublishOptions {
+        render: RenderOptions { nodes_dir: world.nodes_dir(), template: world.template(), port: "3000".parse().unwrap() },
+        process: ProcessOptions {
+            config: world.config(),
+            master_socket: world.master_socket(),
+            admin_socket: world.admin_socket(),
+        },
+    }
+}
+
+fn publish_in(world: &World, cause: &str) {
+    let options = options(world);
+    let published = publish(&options, &Lock::take(&options.process.config).unwrap()).unwrap();
+    Reporter::new("sync-nodes", Format::Text, Some(world.log_file()), None).published(&published, cause);
+}
+
+fn session(world: &World) -> haproxy::Session {
+    haproxy::find(&world.master_socket(), &world.admin_socket()).unwrap().expect("HAProxy runs")
+}
+
+/// Starts HAProxy with the file, and records that it has read it, as the services of the image do.
+fn start_haproxy(world: &World) -> Background {
+    let mut command = world.process("haproxy");
+    command.args(["-W", "-db", "-S"]).arg(world.master_socket()).arg("-f").arg(world.config());
+    let mut haproxy = Background::start(&mut command);
+    eventually("HAProxy answers", || {
+        assert!(haproxy.is_running(), "{}", haproxy.said());
+        world.admin_socket().exists()
+            && haproxy::find(&world.master_socket(), &world.admin_socket()).is_ok_and(|found| found.is_some())
+    });
+    let running = Running { text: fs::read_to_string(world.config()).unwrap(), leaving: Vec::new() };
+    running.store(&record_path(&world.master_socket()), Reader::Worker(session(world).worker())).unwrap();
+    haproxy
+}
