@@ -81,7 +81,7 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
     }
     let published = publish(&options.publish, &lock)?;
     reporter.published(&published, &options.log.cause());
-    Ok(exit)
+    Ok(if published.left_out.is_empty() { exit } else { Exit::Refused })
 }
 
 /// Reads all lines, and logs each: the good ones as what happened, the bad ones with the reason.

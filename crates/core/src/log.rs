@@ -82,9 +82,12 @@ impl Reporter {
         write_stderr(&format!("{}: {what}\n", self.tool));
     }
 
-    /// Says what a publish changed, if anything, and why it was done, in one line; and which registry files it passed over.
+    /// Says what a publish changed, if anything, and why it was done, in one line; and which registry
+    /// files and nodes it passed over.
     pub fn published(&self, published: &Published, cause: &str) {
         self.skipped(&published.skipped);
+        let left_out = published.left_out.iter().map(|(name, words)| format!("{name} left out: HAProxy refuses it: {words}"));
+        self.complain("nodes", left_out.collect());
         if published.changed() {
             self.emit(&published.line(cause), || published.fields(cause));
         }

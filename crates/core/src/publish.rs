@@ -8,17 +8,21 @@ use crate::config::Config;
 use crate::counters::counted;
 use crate::haproxy::{self, HaproxyError, Session, parse_servers};
 use crate::lock::{Lock, LockError};
-use crate::options::{ProcessOptions, PublishOptions, RenderOptions};
+use crate::options::{ProcessOptions, PublishOptions};
 use crate::plan::{Action, Command, Plan, plan};
 use crate::process::{Look, Process, SERVERS, forget_start, note_start};
 use crate::program::ProgramError;
 pub use crate::published::{Applied, Published};
 use crate::published::{Servers, Steps};
 use crate::read::{read, read_text};
-use crate::registry::{Listing, Registry, RegistryError};
-use crate::render::{RenderError, Template};
+use crate::registry::RegistryError;
+use crate::render::RenderError;
 use crate::replace::{Staged, remove_if_there, replace};
 use crate::running::{Reader, Running, record_path};
+
+mod rendering;
+
+pub use rendering::Rendering;
 
 /// Permissions of the configuration file: everybody in the container may look at it.
 const MODE: u32 = 0o644;
@@ -56,61 +60,39 @@ pub enum PublishError {
     },
 }
 
-/// The text of a configuration, made of the registry.
-#[derive(Debug)]
-pub struct Rendered {
-    /// The text.
-    pub text: String,
-    /// Registry files that are no node, with the reasons.
-    pub skipped: Vec<(PathBuf, String)>,
-}
-
-/// Renders the registry's nodes, and the names of `settings`, into the text of the configuration.
-///
-/// # Errors
-/// [`PublishError::Registry`] and [`PublishError::Render`].
-pub fn render(options: &RenderOptions, settings: &BTreeMap<String, String>) -> Result<Rendered, PublishError> {
-    let listing = match Registry::new(&options.nodes_dir).list() {
-        // A template that is filled in by hand needs no nodes.
-        Err(RegistryError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound && !settings.is_empty() => {
-            Listing::default()
-        }
-        result => result?,
-    };
-    let text = Template::load(&options.template)?.render(listing.nodes.values(), options.port, settings)?;
-    Ok(Rendered { text, skipped: listing.skipped })
-}
-
-/// Renders the registry, replaces the file if it changes, and makes the running HAProxy equal to it.
-/// When anything fails, the last good file and process stay. The caller holds the lock.
+/// Renders the registry, replaces the file if it changes, and makes the running HAProxy equal to it. Nodes because of
+/// which HAProxy would refuse the whole are left out. When anything fails, the last good file and process stay. The
+/// caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
 pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, PublishError> {
     counted(&options.process.master_socket, |steps| {
         let look = Look::begin(&options.process);
-        let Rendered { text, skipped } = steps.time("render", || render(&options.render, &BTreeMap::new()))?;
-        let target = Target::new(&options.process, text, steps)?;
-        let applied = target.apply(look, false)?;
-        Ok(target.published(applied, skipped))
+        let rendering = steps.time("render", || Rendering::read(&options.render, BTreeMap::new()))?;
+        let mut look = Some(look);
+        Target::make(&options.process, rendering, steps, |target| {
+            target.apply(look.take().unwrap_or_else(|| Look::begin(&options.process)), false)
+        })
     })
 }
 
-/// Replaces the file by `text` if that differs, after HAProxy found it valid; the process is left alone.
-/// If HAProxy does not run, the caller's parent may be about to become it: then it is
-/// known what it reads. The caller holds the lock.
+/// Renders the registry, and replaces the file if it changes, after HAProxy found it valid, without the nodes that it would
+/// refuse; the process is left alone. `settings` are further names for the template. If HAProxy does not run, the
+/// caller's parent may be about to become it: then it is known what it reads. The caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
-pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Result<Published, PublishError> {
-    counted(&options.master_socket, |steps| {
-        let target = Target::new(options, text, steps)?;
-        target.write()?;
-        let published = target.published(Applied::Nothing, Vec::new());
-        if haproxy::is_down(&options.master_socket) {
-            note_start(options, target.text);
-        }
-        Ok(published)
+pub fn write_file(options: &PublishOptions, settings: BTreeMap<String, String>, _lock: &Lock) -> Result<Published, PublishError> {
+    counted(&options.process.master_socket, |steps| {
+        let rendering = steps.time("render", || Rendering::read(&options.render, settings))?;
+        Target::make(&options.process, rendering, steps, |target| {
+            target.write()?;
+            if haproxy::is_down(&options.process.master_socket) {
+                note_start(&options.process, target.text.clone());
+            }
+            Ok(Applied::Nothing)
+        })
     })
 }
 
@@ -122,9 +104,9 @@ pub fn write_file(options: &ProcessOptions, text: String, _lock: &Lock) -> Resul
 pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result<Published, PublishError> {
     counted(&options.master_socket, |steps| {
         let look = Look::begin(options);
-        let target = Target::of_file(options, steps)?;
-        let applied = target.apply(look, force)?;
-        Ok(target.published(applied, Vec::new()))
+        let mut target = Target::of_file(options, steps)?;
+        let applied = target.apply(look, force).inspect_err(|_| target.settle())?;
+        Ok(target.published(applied))
     })
 }
 
@@ -146,6 +128,8 @@ struct Target<'a> {
     /// The file's text before, if there is a file.
     old: Option<String>,
     differs: bool,
+    /// The process was changed, and not to the end.
+    touched: bool,
     record: PathBuf,
     steps: &'a Steps,
 }
@@ -161,21 +145,53 @@ impl<'a> Target<'a> {
             Err(source) => return Err(PublishError::Read { path: options.config.clone(), source }),
         };
         let differs = old.as_ref() != Some(&text);
-        Ok(Self { options, text, old, differs, record: record_path(&options.master_socket), steps })
+        Ok(Self { options, text, old, differs, touched: false, record: record_path(&options.master_socket), steps })
+    }
+
+    /// Does `work` for the text of a rendering, and if HAProxy refuses that, for the text without the offenders.
+    fn make(
+        options: &'a ProcessOptions,
+        mut rendering: Rendering,
+        steps: &'a Steps,
+        mut work: impl FnMut(&mut Self) -> Result<Applied, PublishError>,
+    ) -> Result<Published, PublishError> {
+        let text = steps.time("render", || rendering.text())?;
+        let mut target = Self::new(options, text, steps)?;
+        let mut applied = work(&mut target);
+        if let Err(PublishError::Haproxy(HaproxyError::Refused(words))) = &applied
+            // Whatever keeps us from finding them, the refusal is what to tell.
+            && rendering.leave_out_offenders(words, |text| target.refusal(text)).unwrap_or(false)
+        {
+            target.text = rendering.text()?;
+            target.differs = target.old.as_ref() != Some(&target.text);
+            applied = work(&mut target);
+        }
+        let applied = applied.inspect_err(|_| target.settle())?;
+        let mut published = target.published(applied);
+        (published.skipped, published.left_out) = rendering.into_skipped();
+        Ok(published)
     }
 
     fn of_file(options: &'a ProcessOptions, steps: &'a Steps) -> Result<Self, PublishError> {
         let text = read_text(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })?;
-        Ok(Self { options, old: Some(text.clone()), text, differs: false, record: record_path(&options.master_socket), steps })
+        Ok(Self {
+            options,
+            old: Some(text.clone()),
+            text,
+            differs: false,
+            touched: false,
+            record: record_path(&options.master_socket),
+            steps,
+        })
     }
 
     /// What was done with it.
-    fn published(&self, applied: Applied, skipped: Vec<(PathBuf, String)>) -> Published {
+    fn published(&self, applied: Applied) -> Published {
         let servers = Servers::of(self.old.as_deref().unwrap_or_default(), &self.text, &applied);
-        Published { written: self.differs, applied, skipped, servers, generation: 0, times: Vec::new() }
+        Published { written: self.differs, applied, servers, ..Published::default() }
     }
 
-    fn apply(&self, look: Look, force: bool) -> Result<Applied, PublishError> {
+    fn apply(&mut self, look: Look, force: bool) -> Result<Applied, PublishError> {
         let Some(process) = self.steps.time("ask", || look.end(self.old.as_deref()))? else {
             if self.differs {
                 // A HAProxy that is just starting may read this file or the one before.
@@ -185,8 +201,8 @@ impl<'a> Target<'a> {
             return Ok(Applied::NotRunning);
         };
         match self.steps.time("plan", || self.plan(&process))? {
-            _ if force => self.reload("asked for".to_owned(), false),
-            Plan::Reload(reason) => self.reload(reason, false),
+            _ if force => self.reload("asked for".to_owned()),
+            Plan::Reload(reason) => self.reload(reason),
             Plan::Commands(commands) => self.run(commands, process),
         }
     }
@@ -204,7 +220,7 @@ impl<'a> Target<'a> {
     }
 
     /// Runs the commands, then replaces the file and records what runs.
-    fn run(&self, commands: Vec<Command>, mut process: Process) -> Result<Applied, PublishError> {
+    fn run(&mut self, commands: Vec<Command>, mut process: Process) -> Result<Applied, PublishError> {
         // A full disk shows here, before anything is changed.
         let staged = self.stage()?;
         // Only a changed template makes servers anew, and it may be wrong: a server that works must not be lost for it.
@@ -224,7 +240,8 @@ impl<'a> Target<'a> {
                 kept.push(command.server);
             } else {
                 drop(staged);
-                return self.reload(format!("HAProxy answers '{answer}' to '{command}'"), true);
+                self.touched = true;
+                return self.reload(format!("HAProxy answers '{answer}' to '{command}'"));
             }
         }
         if let Some(staged) = staged {
@@ -250,21 +267,23 @@ impl<'a> Target<'a> {
         self.store(&Running { text: self.text.clone(), leaving }, &process.session)
     }
 
-    /// Replaces the file after HAProxy found it valid, and lets HAProxy read it. `touched` says that the process was
-    /// changed already, so that it must read the old file again if the new one is no good.
-    fn reload(&self, reason: String, touched: bool) -> Result<Applied, PublishError> {
-        if let Err(error) = self.read_anew() {
-            if touched {
-                // The error that led here is the one to tell; what fails here as well is mended by the next run.
-                let _ = remove_if_there(&self.record);
-                let _ = haproxy::reload(&self.options.master_socket);
-            }
-            return Err(error);
-        }
+    /// Replaces the file after HAProxy found it valid, and lets HAProxy read it.
+    fn reload(&mut self, reason: String) -> Result<Applied, PublishError> {
+        self.read_anew()?;
+        self.touched = false;
         if let Some(session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? {
             self.store(&Running { text: self.text.clone(), leaving: Vec::new() }, &session)?;
         }
         Ok(Applied::Reload(reason))
+    }
+
+    /// After an error: a process that was changed already reads the old file again.
+    fn settle(&self) {
+        if self.touched {
+            // The error that led here is the one to tell; what fails here as well is mended by the next run.
+            let _ = remove_if_there(&self.record);
+            let _ = haproxy::reload(&self.options.master_socket);
+        }
     }
 
     fn read_anew(&self) -> Result<(), PublishError> {
@@ -309,10 +328,16 @@ impl<'a> Target<'a> {
     }
 
     fn check(&self) -> Result<(), PublishError> {
-        match self.steps.time("check", || haproxy::check(&self.text, &self.options.config)) {
+        self.refusal(&self.text)?.map_or(Ok(()), |words| Err(HaproxyError::Refused(words).into()))
+    }
+
+    /// HAProxy's words about a text that it refuses.
+    fn refusal(&self, text: &str) -> Result<Option<String>, PublishError> {
+        match self.steps.time("check", || haproxy::check(text, &self.options.config)) {
             // Without the program nothing can run the file here either.
-            Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(()),
-            result => Ok(result?),
+            Ok(()) | Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(None),
+            Err(HaproxyError::Refused(words)) => Ok(Some(words)),
+            Err(error) => Err(error.into()),
         }
     }
 }

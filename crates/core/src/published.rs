@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::config::parse_server;
+use crate::node::NodeName;
 use crate::plan::{Action, Command};
 
 /// How the process was made equal to the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// HAProxy does not run; it will read the file when it starts.
     NotRunning,
     /// It ran what the file says already.
+    #[default]
     Nothing,
     /// By these commands at run time.
     Commands(Vec<Command>),
@@ -51,7 +53,7 @@ impl Applied {
 }
 
 /// What a publish did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Published {
     /// The file was replaced.
     pub written: bool,
@@ -59,6 +61,8 @@ pub struct Published {
     pub applied: Applied,
     /// Registry files that are no node, with the reasons.
     pub skipped: Vec<(PathBuf, String)>,
+    /// Nodes that are left out because HAProxy would refuse the whole with them, in its words.
+    pub left_out: BTreeMap<NodeName, String>,
     /// The servers that it was about.
     pub servers: Servers,
     /// The how manieth publish it is that changed something; 0 when it changed nothing.
@@ -257,7 +261,7 @@ mod tests {
     fn published(applied: Applied) -> Published {
         let servers = Servers::of(OLD, NEW, &applied);
         let times = vec![("render", Duration::from_micros(1234)), ("total", Duration::from_millis(2))];
-        Published { written: true, applied, skipped: Vec::new(), servers, generation: 7, times }
+        Published { written: true, applied, servers, generation: 7, times, ..Published::default() }
     }
 
     #[test]

@@ -97,6 +97,24 @@ fn a_misspelt_word_on_the_server_line_keeps_the_last_good_file() {
 }
 
 #[test]
+fn a_node_because_of_which_haproxy_refuses_the_whole_is_left_out() {
+    let world = World::new();
+    // The template has a server of its own, named as a node is.
+    world.set_template(&TEMPLATE.replace("{{#each addresses}}", "    server s2 172.18.0.99:3000\n{{#each addresses}}"));
+    let run = join(&world, "s1\t172.18.0.1\tbackend\t\ns2\t172.18.0.2\tbackend\t\ns3\t172.18.0.3\tbackend\t\n").code(65);
+    let said = said(&run);
+    let left_out = said.iter().find(|line| line.contains("left out")).unwrap();
+    assert!(left_out.starts_with("member-join: s2 left out: HAProxy refuses it: ") && left_out.contains("'s2'"), "{left_out}");
+    let config = world.text();
+    assert!(config.contains("server s1 ") && config.contains("server s3 ") && !config.contains("172.18.0.2:"), "{config}");
+    world.assert_valid();
+    // The registry has it, so that a mended template takes it in.
+    world.set_template(TEMPLATE);
+    join(&world, "s3\t172.18.0.3\tbackend\t\n").success();
+    assert!(world.text().contains("server s2 172.18.0.2:3000"));
+}
+
+#[test]
 fn a_mended_template_takes_effect_at_the_next_run() {
     let world = published();
     world.set_template("{{nonsense}}");

@@ -10,7 +10,7 @@ use lb_core::haproxy;
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
 use lb_core::options::{PublishOptions, RunOptions};
-use lb_core::publish::{Rendered, render, write_file};
+use lb_core::publish::{Rendering, write_file};
 use lb_core::read::read_text;
 use similar::TextDiff;
 
@@ -69,8 +69,9 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     let settings: BTreeMap<_, _> = tool.set.iter().cloned().collect();
     let config = &tool.options.process.config;
     if tool.stdout || tool.check || tool.diff {
-        let Rendered { text, skipped } = render(&tool.options.render, &settings)?;
-        reporter.skipped(&skipped);
+        let rendering = Rendering::read(&tool.options.render, settings)?;
+        reporter.skipped(rendering.skipped());
+        let text = rendering.text()?;
         if tool.check {
             haproxy::check(&text, config)?;
             reporter.hint("the configuration is valid");
@@ -81,9 +82,7 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let lock = Lock::take(config)?;
-    let rendered = render(&tool.options.render, &settings)?;
-    reporter.skipped(&rendered.skipped);
-    reporter.published(&write_file(&tool.options.process, rendered.text, &lock)?, &tool.run_options.cause());
+    reporter.published(&write_file(&tool.options, settings, &lock)?, &tool.run_options.cause());
     Ok(Exit::Done)
 }
 

@@ -117,9 +117,10 @@ impl SyncNodes {
         let lock = Lock::take(&self.options.process.config)?;
         let change = sync(&Registry::new(&self.options.render.nodes_dir), list, absent)?;
         say(&change, list, reporter);
-        reporter.published(&publish(&self.options, &lock)?, cause);
+        let published = publish(&self.options, &lock)?;
+        reporter.published(&published, cause);
         note_sync(&self.options.process.master_socket);
-        Ok(if list.refused.is_empty() { Exit::Done } else { Exit::Refused })
+        Ok(if list.refused.is_empty() && published.left_out.is_empty() { Exit::Done } else { Exit::Refused })
     }
 }
 
