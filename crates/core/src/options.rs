@@ -82,4 +82,7 @@ pub struct RoleOptions {
     /// Role of the members that take traffic; others are passed over
     #[arg(long, env = "BACKEND_ROLE", value_name = "ROLE", default_value = "backend")]
     pub role: String,
+    /// Most nodes that are registered; further ones are refused
+    #[arg(long, env = "MAX_NODES", value_name = "N", default_value = "10000")]
+    pub max_nodes: usize,
 }

@@ -1,7 +1,7 @@
 //! The registry: a directory with one file a node, as the lab has it.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::resume_unwind;
@@ -99,6 +99,25 @@ impl Registry {
         Ok(listing)
     }
 
+    /// How many files there are, nodes or not.
+    ///
+    /// # Errors
+    /// [`RegistryError::List`].
+    pub fn count(&self) -> Result<usize, RegistryError> {
+        let failed = |source| RegistryError::List { path: self.directory.clone(), source };
+        let visible = |entry: &io::Result<fs::DirEntry>| {
+            entry.as_ref().map_or(true, |entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        };
+        let entries = fs::read_dir(&self.directory).map_err(failed)?;
+        entries.filter(visible).try_fold(0, |count, entry| entry.map(|_| count + 1)).map_err(failed)
+    }
+
+    /// Whether there is a file for this node, valid or not.
+    #[must_use]
+    pub fn has(&self, name: &NodeName) -> bool {
+        self.directory.join(name.as_str()).symlink_metadata().is_ok()
+    }
+
     /// Registers a node; says whether that changed anything.
     ///
     /// # Errors
@@ -110,7 +129,7 @@ impl Registry {
         }
         let line = format!("{node}\n");
         let written = replace(&path, line.as_bytes(), 0o644).or_else(|error| match error.kind() {
-            io::ErrorKind::IsADirectory => std::fs::remove_dir_all(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
+            io::ErrorKind::IsADirectory => fs::remove_dir_all(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
             _ => Err(error),
         });
         written.map_err(|source| RegistryError::Write { path, source })?;
@@ -124,7 +143,7 @@ impl Registry {
     pub fn remove(&self, name: &NodeName) -> Result<bool, RegistryError> {
         let path = self.directory.join(name.as_str());
         let removed = remove_if_there(&path).or_else(|error| match error.kind() {
-            io::ErrorKind::IsADirectory => std::fs::remove_dir_all(&path).map(|()| true),
+            io::ErrorKind::IsADirectory => fs::remove_dir_all(&path).map(|()| true),
             _ => Err(error),
         });
         removed.map_err(|source| RegistryError::Write { path, source })
@@ -189,8 +208,6 @@ fn parse_node(path: &Path, line: &[u8]) -> Result<Node, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn registry() -> (tempfile::TempDir, Registry) {

@@ -27,22 +27,21 @@ pub struct Change {
     pub removed: BTreeSet<NodeName>,
     /// Nodes that are kept although the list does not have them.
     pub kept: BTreeSet<NodeName>,
+    /// How many nodes were refused because there would be too many.
+    pub too_many: usize,
 }
 
-/// Makes the registry equal to the alive nodes of the list; nothing is written where nothing differs.
-/// Members that left or failed are removed in any case. The caller holds the lock.
+/// Makes the registry equal to the alive nodes of the list, of which there may be `most`: those that are registered
+/// already come before others. Nothing is written where nothing differs. Members that left or failed are removed in any
+/// case. The caller holds the lock.
 ///
 /// # Errors
 /// [`RegistryError`]; what was not done then is done by the next sync.
-pub fn sync(registry: &Registry, list: &MemberList, absent: Absent) -> Result<Change, RegistryError> {
+pub fn sync(registry: &Registry, list: &MemberList, absent: Absent, most: usize) -> Result<Change, RegistryError> {
     let listing = registry.list()?;
     let mut change = Change::default();
-    for node in list.nodes.values() {
-        if listing.nodes.get(&node.name) != Some(node) && registry.put(node)? {
-            change.put.insert(node.name.clone());
-        }
-    }
     let keep = absent == Absent::KeepWhenAlone && list.alive <= 1;
+    // What leaves makes room for what comes.
     for name in names(&listing) {
         if list.nodes.contains_key(&name) {
             continue;
@@ -51,6 +50,14 @@ pub fn sync(registry: &Registry, list: &MemberList, absent: Absent) -> Result<Ch
             change.kept.insert(name);
         } else if registry.remove(&name)? {
             change.removed.insert(name);
+        }
+    }
+    let (known, new): (Vec<_>, Vec<_>) = list.nodes.values().partition(|node| listing.nodes.contains_key(&node.name));
+    let room = most.saturating_sub(change.kept.len() + known.len());
+    change.too_many = new.len().saturating_sub(room);
+    for node in known.into_iter().chain(new.into_iter().take(room)) {
+        if listing.nodes.get(&node.name) != Some(node) && registry.put(node)? {
+            change.put.insert(node.name.clone());
         }
     }
     Ok(change)
@@ -92,21 +99,31 @@ mod tests {
         let (dir, registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2", "s3 1.1.1.3"]);
         std::fs::write(dir.path().join("junk"), "").unwrap();
         let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
-        let change = sync(&registry, &list, Absent::KeepWhenAlone).unwrap();
+        let change = sync(&registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&registry), ["s1 1.1.1.9", "s4 1.1.1.4"]);
         assert_eq!((change.put.len(), change.removed.len()), (2, 3));
         assert!(!dir.path().join("junk").exists());
-        assert_eq!(sync(&registry, &list, Absent::Remove).unwrap(), Change::default());
+        assert_eq!(sync(&registry, &list, Absent::Remove, 9).unwrap(), Change::default());
     }
 
     #[test]
     fn an_agent_that_is_alone_removes_only_who_left() {
         let (_dir, registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2"]);
         let list = list(&[("ha", "1.1.1.7", "failed"), ("s2", "1.1.1.2", "left")]);
-        let change = sync(&registry, &list, Absent::KeepWhenAlone).unwrap();
+        let change = sync(&registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&registry), ["s1 1.1.1.1"]);
         assert_eq!(change.kept.len(), 1);
-        sync(&registry, &list, Absent::Remove).unwrap();
+        sync(&registry, &list, Absent::Remove, 9).unwrap();
         assert!(nodes(&registry).is_empty());
+    }
+
+    #[test]
+    fn of_too_many_nodes_those_that_are_there_stay() {
+        let (_dir, registry) = registry(&["s7 1.1.1.7", "s8 1.1.1.8"]);
+        let all = ["s1", "s2", "s7", "s9"].map(|name| (name, "1.1.1.1", "alive"));
+        let change = sync(&registry, &list(&all), Absent::Remove, 2).unwrap();
+        assert_eq!(nodes(&registry), ["s1 1.1.1.1", "s7 1.1.1.1"]);
+        assert_eq!(change.too_many, 2);
+        assert_eq!(sync(&registry, &list(&all), Absent::Remove, 2).unwrap(), Change { too_many: 2, ..Change::default() });
     }
 }

@@ -133,13 +133,25 @@ fn the_last_line_of_one_name_counts() {
 }
 
 #[test]
-fn five_thousand_members_in_one_event_go_in() {
+fn ten_thousand_members_in_one_event_go_in_and_no_more() {
     let world = World::new();
     let line = |n: usize| format!("s{n}\t10.0.{}.{}\tbackend\tweight=50\n", n / 250, n % 250 + 1);
-    join(&world, &(0..5_000).map(line).collect::<String>()).success();
-    assert_eq!(world.nodes().len(), 5_000);
-    assert_eq!(world.servers().len(), 5_000);
+    join(&world, &(0..10_000).map(line).collect::<String>()).success();
+    assert_eq!(world.nodes().len(), 10_000);
+    assert_eq!(world.servers().len(), 10_000);
     world.assert_valid();
+
+    let before = world.snapshot();
+    let run = join(&world, &(10_000..20_000).map(line).collect::<String>()).code(65);
+    assert_eq!(
+        said(&run),
+        ["member-join: 10000 nodes refused: there may be 10000 at most (--max-nodes, MAX_NODES)"],
+        "one line, not ten thousand"
+    );
+    assert_eq!(world.snapshot(), before);
+    // Those that are there can still change.
+    join(&world, "s7\t10.9.9.9\tbackend\tweight=50\n").success();
+    assert_eq!(world.nodes().len(), 10_000);
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn tags_typed_with_spaces_between_them_are_all_read() {
 fn an_over_long_line_without_an_end_is_refused() {
     let world = World::new();
     let before = world.snapshot();
-    let run = join(&world, &vec![b'x'; 10 << 20]).code(65);
+    let run = join(&world, &vec![b'x'; 100 << 20]).code(65);
     assert_eq!(said(&run), ["member-join: line 1 refused: longer than 16384 bytes"]);
     assert_eq!(world.snapshot(), before);
 }
@@ -177,6 +177,17 @@ fn every_bad_line_of_an_event_is_told_with_its_number() {
         "{refused:?}"
     );
     assert_eq!(world.nodes(), ["s1 172.18.0.2", "s2 172.18.0.3"]);
+}
+
+#[test]
+fn a_flood_of_bad_lines_is_counted_and_not_all_told() {
+    let world = World::new();
+    let bad = "a/b\t1.2.3.4\tbackend\t\n".repeat(10_000);
+    let run = join(&world, format!("{bad}s1\t172.18.0.2\tbackend\t\n").as_bytes()).code(65);
+    let said = said(&run);
+    assert_eq!(said.iter().filter(|line| line.contains(" refused: ")).count(), 100);
+    assert!(said.contains(&"member-join: 9900 further lines refused".to_owned()), "{:?}", said.last());
+    assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
 }
 
 #[test]

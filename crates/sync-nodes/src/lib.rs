@@ -1,5 +1,6 @@
 //! `sync-nodes`: makes the registry equal to the member list, and publishes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::counters::note_sync;
+use lb_core::handler::too_many;
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
 use lb_core::members::MemberList;
@@ -21,6 +23,9 @@ use lb_core::sync::{Absent, Change, sync};
 
 mod follow;
 mod hints;
+
+/// Most refused members that are told one by one.
+const TOLD: usize = 100;
 
 const EXAMPLES: &str = "  docker exec ha sync-nodes
   sync-nodes --follow --every 10s                   # in a run script
@@ -115,22 +120,32 @@ impl SyncNodes {
     /// Registry, file and process follow the list.
     fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
         let lock = Lock::take(&self.options.process.config)?;
-        let change = sync(&Registry::new(&self.options.render.nodes_dir), list, absent)?;
-        say(&change, list, reporter);
+        let change = sync(&Registry::new(&self.options.render.nodes_dir), list, absent, self.role.max_nodes)?;
+        let refused = self.say(&change, list, reporter);
         let published = publish(&self.options, &lock)?;
         reporter.published(&published, cause);
         note_sync(&self.options.process.master_socket);
-        Ok(if list.refused.is_empty() && published.left_out.is_empty() { Exit::Done } else { Exit::Refused })
+        Ok(if refused || !published.left_out.is_empty() { Exit::Refused } else { Exit::Done })
     }
-}
 
-fn say(change: &Change, list: &MemberList, reporter: &Reporter) {
-    let refused = list.refused.iter().map(|(name, reason)| format!("member {} refused: {reason}", Quoted(name)));
-    reporter.complain("members", refused.collect());
-    for node in change.put.iter().filter_map(|name| list.nodes.get(name)) {
-        reporter.say(format_args!("{node} is there"));
-    }
-    for name in &change.removed {
-        reporter.say(format_args!("{name} is gone"));
+    /// Tells what changed, and what was refused; says whether anything was.
+    fn say(&self, change: &Change, list: &MemberList, reporter: &Reporter) -> bool {
+        let mut refused: BTreeSet<_> =
+            list.refused.iter().take(TOLD).map(|(name, reason)| format!("member {} refused: {reason}", Quoted(name))).collect();
+        if list.refused.len() > TOLD {
+            refused.insert(format!("{} further members refused", list.refused.len() - TOLD));
+        }
+        if change.too_many > 0 {
+            refused.insert(too_many(change.too_many, self.role.max_nodes));
+        }
+        let is_refused = !refused.is_empty();
+        reporter.complain("members", refused);
+        for node in change.put.iter().filter_map(|name| list.nodes.get(name)) {
+            reporter.say(format_args!("{node} is there"));
+        }
+        for name in &change.removed {
+            reporter.say(format_args!("{name} is gone"));
+        }
+        is_refused
     }
 }

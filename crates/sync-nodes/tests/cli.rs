@@ -57,6 +57,19 @@ fn a_list_in_a_file_is_as_good() {
 }
 
 #[test]
+fn a_flood_of_members_is_refused_in_one_line() {
+    let world = World::new();
+    sync(&world, &list(&[HA, S2])).success();
+    let names: Vec<String> = (0..50).map(|number| format!("a{number}")).collect();
+    let flood: Vec<_> = names.iter().map(|name| (name.as_str(), "172.18.0.9", "role=backend", "alive")).chain([HA, S2]).collect();
+    let run = world.command(TOOL).args(["--from", "-", "--max-nodes", "3"]).write_stdin(list(&flood)).assert().code(65);
+    let refused: Vec<_> = said(&run).into_iter().filter(|line| line.contains("refused")).collect();
+    assert_eq!(refused, ["sync-nodes: 48 nodes refused: there may be 3 at most (--max-nodes, MAX_NODES)"]);
+    assert_eq!(world.nodes().len(), 3);
+    assert!(world.nodes().contains(&"s2 172.18.0.3 weight=50".to_owned()), "who is there stays");
+}
+
+#[test]
 fn a_second_run_writes_and_says_nothing() {
     let world = World::new();
     sync(&world, &list(&[HA, S1, S2])).success();

@@ -68,7 +68,7 @@ proptest! {
     ) {
         let list = list(&members);
         let (directory, registry) = registry(&before, &junk);
-        let change = sync(&registry, &list, absent).unwrap();
+        let change = sync(&registry, &list, absent, 100).unwrap();
 
         let mut expected = list.nodes.clone();
         if absent == Absent::KeepWhenAlone && list.alive <= 1 {
@@ -83,7 +83,7 @@ proptest! {
 
         // Again, and in another order: nothing more to do.
         for members in [&members, &shuffled] {
-            let change = sync(&registry, &self::list(members), absent).unwrap();
+            let change = sync(&registry, &self::list(members), absent, 100).unwrap();
             prop_assert_eq!((change.put.len(), change.removed.len()), (0, 0), "{:?}", change);
             prop_assert_eq!(&files(&directory), &after);
         }
@@ -97,9 +97,9 @@ proptest! {
         junk in vec(any::name(), 0..3),
     ) {
         let (one, other) = (registry(&one, &[]), registry(&other, &junk));
-        sync(&one.1, &list(&members), Absent::Remove).unwrap();
-        sync(&other.1, &list(&shuffled), Absent::Remove).unwrap();
+        sync(&one.1, &list(&members), Absent::Remove, 100).unwrap();
+        sync(&other.1, &list(&shuffled), Absent::Remove, 100).unwrap();
         prop_assert_eq!(files(&one.0), files(&other.0));
-        prop_assert_eq!(sync(&one.1, &list(&shuffled), Absent::Remove).unwrap(), Change::default());
+        prop_assert_eq!(sync(&one.1, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
     }
 }
