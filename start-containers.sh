@@ -131,6 +131,7 @@ run() {
         --read-only --cap-drop ALL --security-opt no-new-privileges \
         --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
         --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
+        --log-driver json-file --log-opt max-size=10m --log-opt max-file=2 \
         ${key:+"--volume=$key"} "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use nix::sys::stat::{Mode, umask};
 
 use crate::deadline::Deadline;
 use crate::log::Reporter;
@@ -56,6 +57,8 @@ pub trait Tool: Parser {
 
 /// Reads the options, runs the tool, and turns an error into one line on standard error and in the log.
 pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit, E>) -> ExitCode {
+    // Modes are explicit; where somebody forgot one, only the user may write.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let tool = match T::try_parse() {
         Ok(tool) => tool,
         Err(error) => {

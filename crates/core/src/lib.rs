@@ -27,6 +27,7 @@ pub mod options;
 pub mod plan;
 mod process;
 pub mod program;
+mod public;
 pub mod publish;
 pub mod published;
 pub mod quote;

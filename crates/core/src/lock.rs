@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::public::refuse_folder;
+
 /// How long a tool waits for another one to finish before it gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,7 @@ impl Lock {
     pub fn take(config: &Path) -> Result<Self, LockError> {
         let path = directory(config);
         let failed = |source| LockError::Io { path: path.to_owned(), source };
+        refuse_folder(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(200);

@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::node::{Node, NodeName};
+use crate::public::refuse_any;
 use crate::replace::{remove_if_there, replace};
 
 /// Longest node file that is read, in bytes; the longest valid line has about 240.
@@ -75,6 +76,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::List`] when the directory itself cannot be read, [`RegistryError::Read`] when a file cannot.
     pub fn list(&self) -> Result<Listing, RegistryError> {
+        refuse_any(&self.directory).map_err(|source| RegistryError::List { path: self.directory.clone(), source })?;
         let entries = WalkDir::new(&self.directory).min_depth(1).max_depth(1).into_iter();
         let visible = |entry: &DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
         let entries: Vec<DirEntry> =

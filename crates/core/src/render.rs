@@ -8,6 +8,7 @@ use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 use serde::Serialize;
 
 use crate::node::{Address, Node, Port, Weight};
+use crate::public::refuse_file;
 use crate::quote::Quoted;
 use crate::read::read_text;
 
@@ -85,7 +86,9 @@ impl Template {
     /// # Errors
     /// [`RenderError::Read`].
     pub fn load(path: &Path) -> Result<Self, RenderError> {
-        let text = read_text(path).map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
+        let text = refuse_file(path)
+            .and_then(|()| read_text(path))
+            .map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
         let plain = Plain::parse(&text);
         Ok(Self { path: path.to_owned(), text, plain })
     }

@@ -64,6 +64,8 @@ fn one_command_starts_the_lab_and_one_removes_it() {
     let started = lab.start("3", ["0"; 3]);
     assert!(started.status.success(), "{}", out(&started));
     assert_eq!(lab.containers(), ["ha", "s1", "s2", "s3"]);
+    let log = docker(&["inspect", "--format", "{{json .HostConfig.LogConfig}}", &format!("{}ha", lab.prefix)]);
+    assert!(log.contains("\"max-size\":\"10m\"") && log.contains("\"max-file\":\"2\""), "docker logs is bounded: {log}");
     let port = docker(&["port", &format!("{}ha", lab.prefix), "80"]);
     assert!(port.starts_with("127.0.0.1:"), "{port}");
     assert_eq!(get(&format!("http://{port}/"), None).unwrap().status, 200);

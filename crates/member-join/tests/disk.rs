@@ -10,7 +10,7 @@ const TOOL: &str = env!("CARGO_BIN_EXE_member-join");
 
 /// What all scripts share. `join NAME LAST` prints the exit code of `member-join`; its words go to standard error.
 const SHARED: &str = r#"
-disk() { mount -t tmpfs -o size=64k tmpfs "$1"; }
+disk() { mount -t tmpfs -o mode=0755,size=64k tmpfs "$1"; }
 fill() { dd if=/dev/zero of="$1/.filler" bs=1k 2>/dev/null && exit 99; truncate -s 60k "$1/.filler"; cat /dev/zero >>"$1/.filler" 2>/dev/null || :; }
 join() { printf '%s\t172.18.0.%s\tbackend\t\n' "$1" "$2" | "$TOOL" >/dev/null && echo 0 || echo $?; }
 servers() { grep -c '^ *server ' "$HAPROXY_CFG"; }

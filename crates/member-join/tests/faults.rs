@@ -1,8 +1,8 @@
 //! What `member-join` does when something around it is broken: one clear line, exit 1, the last good file stays.
 #![allow(clippy::indexing_slicing, reason = "what the tests share is test code, which the lint cannot know")]
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::Assert;
@@ -236,6 +236,24 @@ fn a_socket_that_is_none_is_named() {
     let long = world.path(&"x".repeat(120));
     let run = world.command(TOOL).env("HAPROXY_MASTER_SOCKET", &long).write_stdin("s3\t172.18.0.4\tbackend\t\n").assert().code(1);
     assert!(said(&run)[1].contains(&long.display().to_string()), "{:?}", said(&run));
+}
+
+#[test]
+fn a_place_that_everybody_may_write_to_is_refused_with_the_way_out() {
+    for (name, mode, start) in [
+        ("template", 0o777, "read template "),
+        ("template/haproxy.cfg.hb", 0o666, "read template "),
+        ("nodes", 0o1777, "read registry "),
+        ("haproxy", 0o777, "lock "),
+        ("run", 0o777, "HAProxy's socket "),
+    ] {
+        let world = published();
+        let place = world.path(name);
+        fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
+        let line = assert_fails(&world);
+        let way_out = format!("everybody may write to it, and so control HAProxy: chmod o-w {}", place.display());
+        assert!(line.starts_with(&format!("member-join: {start}")) && line.ends_with(&way_out), "{name}: {line}");
+    }
 }
 
 #[test]

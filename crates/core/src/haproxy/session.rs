@@ -12,6 +12,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockop
 use nix::sys::time::TimeVal;
 
 use super::HaproxyError;
+use crate::public::refuse_file;
 use crate::running::{ProcessId, Reader};
 
 /// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
@@ -29,7 +30,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, or tells `None` when nobody listens there. An answer may take as long as `limit`.
     pub(super) fn open(path: &Path, limit: Duration) -> Result<Option<Self>, HaproxyError> {
-        match connect(path, limit) {
+        match refuse_file(path).and_then(|()| connect(path, limit)) {
             Ok(stream) => Ok(Some(Self { path: path.to_owned(), stream, limit })),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(source) => Err(HaproxyError::Socket { path: path.to_owned(), source }),
