@@ -11,6 +11,8 @@ use lb_core::sync::Absent;
 use crate::SyncNodes;
 use crate::hints::{Hint, Hints};
 
+/// Longest time after which a sync that failed is tried again: what was wrong may be over.
+const RETRY: Duration = Duration::from_secs(2);
 /// Longest pause between two syncs in a burst of hints.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Time in which the agent beside it starts.
@@ -31,8 +33,10 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut cause = "start";
     loop {
         deadline.put_off();
-        trouble.note(round(tool, &mut alone, cause, reporter), reporter);
-        let hint = hints.wait(*tool.every)?;
+        let result = round(tool, &mut alone, cause, reporter);
+        let every = if result.is_ok() { *tool.every } else { RETRY.min(*tool.every) };
+        trouble.note(result, reporter);
+        let hint = hints.wait(every)?;
         cause = hint.map_or("timer", Hint::cause);
         // What comes during the pause is seen by the next round.
         hints.gather(pace.pause(hint))?;
