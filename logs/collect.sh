@@ -244,6 +244,7 @@ esac
 [ $# -le 1 ] || die "too many arguments, see --help"
 top=$(dirname "$(dirname "$(realpath "$0")")")
 target=$(realpath -m "${1:-$top/logs}")
+mkdir -p "$target" || exit 1
 work=$(mktemp -d)
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -259,7 +260,6 @@ for task in 0 1 2 3 4 5 6; do
     mkdir -p "$out/task$task"
 done
 serve
-mkdir -p "$target"
 for task in 0 1 2 3 4 5 6; do
     rm -rf "$target/task$task"
     cp -R "$out/task$task" "$target/"

@@ -85,6 +85,14 @@ fn a_node_whose_application_is_dead_is_down_until_it_answers_again() {
     shows(&balancer, &[(s1, "active_up", "UP"), (s2, "active_up", "UP")]);
 }
 
+#[test]
+fn a_draining_node_has_its_colour() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let [s1, s2] = &nodes[..] else { unreachable!() };
+    let _ = s1.exec(&["serf", "tags", "-set", "drain=yes"]);
+    shows(&balancer, &[(s1, "active_draining", "UP"), (s2, "active_up", "UP")]);
+}
+
 /// Requests that run on the node.
 fn sessions_of(balancer: &Balancer, node: &Container) -> Result<String, String> {
     let statistics = balancer.statistics("show stat")?;
