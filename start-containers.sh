@@ -109,7 +109,7 @@ how() {
 is_kept() {
     name=$1
     shift
-    [ "$(docker inspect --format "{{.State.Running}} {{index .Config.Labels \"$how_label\"}}" "$name" 2>/dev/null)" = "true $(how "$@")" ] &&
+    [ "$(docker container inspect --format "{{.State.Running}} {{index .Config.Labels \"$how_label\"}}" "$name" 2>/dev/null)" = "true $(how "$@")" ] &&
         lab_containers --format '{{.Names}}' | grep -qxF "$name"
 }
 
@@ -209,7 +209,7 @@ start() {
         name=${prefix}s$number
         wanted="$wanted$name "
         ! is_kept "$name" webapp || continue
-        ! docker inspect "$name" >/dev/null 2>&1 || stop_containers "$name"
+        ! docker container inspect "$name" >/dev/null 2>&1 || stop_containers "$name"
         run "$name" webapp
     done
     say "waiting until every node answers through the balancer"

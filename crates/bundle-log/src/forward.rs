@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lb_core::log::Reporter;
 use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 
-use crate::syslog::{Target, Transport, message};
+use crate::syslog::{LONGEST, Target, Transport, message};
 
 /// How much waits to be sent, in bytes, before lines are lost.
 const WAITING: usize = 1 << 20;
@@ -56,11 +56,13 @@ impl Forward {
             reporter,
         };
         let sent = waiting.clone();
-        thread::spawn(move || {
+        let send = move || {
             let mut rest = Vec::new();
             while let Ok((time, bytes)) = receiver.recv() {
                 rest.extend(&bytes);
-                let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                // A line without an end must not fill the memory.
+                let unended = if rest.len() < LONGEST { 0 } else { rest.len() };
+                let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(unended, |at| at + 1);
                 shipper.ship(time, rest.get(..whole).unwrap_or_default());
                 rest.drain(..whole);
                 sent.fetch_sub(bytes.len(), Ordering::Relaxed);
@@ -68,7 +70,9 @@ impl Forward {
             shipper.say_lost();
             // Nobody may wait for it any more.
             let _ = end.send(());
-        });
+        };
+        // Where no thread can be had, the log itself is still worth having.
+        let _ = thread::Builder::new().spawn(send);
         Self { lines, waiting, lost, ended }
     }
 

@@ -15,7 +15,7 @@ const RESOLVE: Duration = Duration::from_secs(5);
 /// Priority of every line: facility local0, severity informational.
 const PRIORITY: u8 = 16 * 8 + 6;
 /// Longest message, in bytes; the default limit of rsyslog, and well below that of a datagram.
-const LONGEST: usize = 8 * 1024;
+pub(crate) const LONGEST: usize = 8 * 1024;
 
 /// How a message gets there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,7 +41,7 @@ pub struct Node {
 pub struct Figures {
     /// The containers, the newest first.
     pub nodes: Vec<Node>,
-    /// Requests in progress on all nodes together, and those that wait for one.
+    /// Requests in progress on all nodes together.
     pub requests: u32,
 }
 
@@ -61,7 +61,7 @@ pub enum Decision {
 pub enum Reason {
     /// The last action was a moment ago.
     CoolDown,
-    /// A node is starting.
+    /// No node is ready, or one of ours is not.
     NotReady,
     /// Not enough looks so far.
     TooFewLooks,
@@ -135,23 +135,24 @@ impl Decider {
     fn load_is_wrong(&self, figures: &Figures) -> Decision {
         let Policy { min, max, up, down, looks, .. } = &self.policy;
         let count = figures.nodes.len();
+        // Somebody else's node that is not ready is no help, and nothing to wait for.
         let ready = figures.nodes.iter().filter(|node| node.ready).count();
-        if ready < count || ready == 0 {
+        if ready == 0 || !self.unready.is_empty() {
             return Decision::Nothing(Reason::NotReady, format!("{ready} of {count} nodes are ready"));
         }
         if self.looks.len() < *looks {
-            return Decision::Nothing(Reason::TooFewLooks, format!("fewer than {looks} looks at {count} nodes so far"));
+            return Decision::Nothing(Reason::TooFewLooks, format!("fewer than {looks} looks at {ready} nodes so far"));
         }
         let load = average(&self.looks);
-        let each = format!("{:.1} requests in progress on each of {count} nodes", load / number(count));
-        if load > up * number(count) {
-            let wanted = (count + 1..*max).find(|wanted| load <= up * number(*wanted)).unwrap_or(*max);
-            return match wanted.checked_sub(count) {
-                Some(more) if more > 0 => Decision::Start(more, format!("{each}, more than --up {up}")),
-                _ => Decision::Nothing(Reason::AtMax, format!("{each}, more than --up {up}, but --max {max} is reached")),
+        let each = format!("{:.1} requests in progress on each of {ready} nodes", load / number(ready));
+        if load > up * number(ready) {
+            let more = (1..max.saturating_sub(count)).find(|more| load <= up * number(ready + more));
+            return match more.unwrap_or(max.saturating_sub(count)) {
+                0 => Decision::Nothing(Reason::AtMax, format!("{each}, more than --up {up}, but --max {max} is reached")),
+                more => Decision::Start(more, format!("{each}, more than --up {up}")),
             };
         }
-        if load < down * number(count - 1) {
+        if load < down * number(ready - 1) {
             let why = format!("{each}, fewer than --down {down} for one node less");
             return match count > *min {
                 true => stop_ours(figures, why),

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 /// Time that HAProxy has for each step of an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -15,7 +15,7 @@ const LONGEST: u64 = 4 << 20;
 /// What HAProxy says of a backend.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Backend {
-    /// Requests in progress, and those that wait for a server.
+    /// Requests in progress, with those that wait for a server.
     pub(crate) requests: u32,
     /// The servers that are up.
     pub(crate) up: BTreeSet<String>,
@@ -43,7 +43,7 @@ fn parse(csv: &str, backend: &str) -> Result<Backend> {
     let names: Vec<&str> = lines.next().and_then(|line| line.strip_prefix("# ")).context("no statistics")?.split(',').collect();
     let column = |name: &str| names.iter().position(|column| *column == name).with_context(|| format!("no column {name}"));
     let (proxy, server, status) = (column("pxname")?, column("svname")?, column("status")?);
-    let (current, queued) = (column("scur")?, column("qcur")?);
+    let current = column("scur")?;
     let mut found = Backend { requests: 0, up: BTreeSet::new() };
     let mut whole = false;
     for line in lines {
@@ -54,8 +54,8 @@ fn parse(csv: &str, backend: &str) -> Result<Backend> {
         }
         match field(server) {
             "BACKEND" => {
-                let count = |column| field(column).parse::<u32>().with_context(|| format!("backend {backend}: no figures"));
-                (found.requests, whole) = (count(current)?.saturating_add(count(queued)?), true);
+                found.requests = field(current).parse().with_context(|| format!("backend {backend}: no figures"))?;
+                whole = true;
             }
             // "UP 1/2" is going down, and takes requests until then; a server that drains finishes what it has.
             name if ["UP", "DRAIN", "no check"].iter().any(|up| field(status).starts_with(up)) => {
@@ -64,10 +64,7 @@ fn parse(csv: &str, backend: &str) -> Result<Backend> {
             _ => {}
         }
     }
-    if !whole {
-        bail!("no backend {backend}");
-    }
-    ensure!(!found.up.contains("FRONTEND"), "{backend} is a frontend");
+    ensure!(whole, "no backend {backend}");
     Ok(found)
 }
 
@@ -94,7 +91,7 @@ mod tests {
             + &row("nodes", "BACKEND", "2", "8", "UP")
             + &row("stats", "BACKEND", "0", "50", "UP");
         let up = ["s1", "s2", "s5"].map(str::to_owned).into();
-        assert_eq!(parse(&csv, "nodes").unwrap(), Backend { requests: 10, up });
+        assert_eq!(parse(&csv, "nodes").unwrap(), Backend { requests: 8, up });
     }
 
     #[test]

@@ -18,7 +18,7 @@ use docker::Nodes;
 
 const EXAMPLES: &str = "  scale-nodes --min 2 --max 8
   scale-nodes --min 2 --max 8 --dry-run             # only say what would be done, and why
-  scale-nodes --max 4 --up 20 --down 10 --cool-down 1m -- -e DRAIN_TIMEOUT=35";
+  scale-nodes --max 4 --up 20 --down 10 --cool-down 1m -- --stop-timeout 40 -e DRAIN_TIMEOUT=35";
 
 /// Start and stop nodes as the load of the balancer asks for.
 ///

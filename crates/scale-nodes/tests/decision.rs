@@ -164,9 +164,17 @@ fn a_node_of_ours_that_does_not_get_ready_is_stopped_and_nothing_is_started_mean
         }
         assert!(world.now < begin + READY_WITHIN, "it is kept for ever");
     }
-    // Somebody else's is not touched, and no reason to start more.
+}
+
+#[test]
+fn somebody_else_s_node_that_is_not_ready_is_left_alone_and_made_up_for() {
+    let mut world = World::new(policy(2, 4));
     world.nodes[0].ready = false;
-    assert!(world.looks(100, 1000).iter().all(|count| *count == 2));
+    let why = "30.0 requests in progress on each of 1 nodes, more than --up 10";
+    assert_eq!(world.next(30), Decision::Start(2, why.to_owned()));
+    assert_eq!(reason(world.next(30)), Reason::Fits);
+    world.looks(3, 1000);
+    assert_eq!(reason(world.next(1000)), Reason::AtMax, "it counts for --max");
 }
 
 #[test]
