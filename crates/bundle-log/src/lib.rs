@@ -1,6 +1,7 @@
 //! `bundle-log`: passes log lines on in bundles, and a copy of them to a syslog server.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -9,7 +10,10 @@ use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::log::{Format, Reporter};
 use lb_core::options::RunOptions;
 use lb_core::quote::Quoted;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
 
 mod forward;
 mod syslog;
@@ -63,7 +67,7 @@ impl Tool for BundleLog {
 /// # Errors
 /// When standard input or output fails.
 pub fn run(tool: &BundleLog, reporter: &Reporter) -> Result<Exit> {
-    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let mut input = io::stdin().lock();
     // HAProxy drops lines that find the pipe full. Where it cannot be larger, it stays as it is.
     let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE));
     let forward = forward(tool, reporter);
@@ -76,8 +80,7 @@ pub fn run(tool: &BundleLog, reporter: &Reporter) -> Result<Exit> {
             Err(error) => return Err(error).context("read standard input"),
         };
         let lines = bundle.get(..length).unwrap_or_default();
-        output.write_all(lines).context("write standard output")?;
-        output.flush().context("write standard output")?;
+        pass_on(lines).context("write standard output")?;
         if let Some(forward) = &forward {
             forward.add(lines);
         }
@@ -87,6 +90,20 @@ pub fn run(tool: &BundleLog, reporter: &Reporter) -> Result<Exit> {
         forward.finish();
     }
     Ok(Exit::Done)
+}
+
+/// Writes all of it. Another logger of the container, s6-log, may have made their common output one that does not wait.
+fn pass_on(mut lines: &[u8]) -> io::Result<()> {
+    let output = io::stdout();
+    while !lines.is_empty() {
+        match write(&output, lines) {
+            Ok(length) => lines = lines.get(length..).unwrap_or_default(),
+            Err(Errno::EAGAIN) => drop(poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// What sends the copy. A target that makes no sense must not cost the log itself.

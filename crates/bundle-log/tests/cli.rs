@@ -3,8 +3,12 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lb_fixture::World;
+use lb_fixture::{World, eventually};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe;
 
 fn start(every: &str) -> (Child, ChildStdin, ChildStdout) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bundle-log"));
@@ -21,6 +25,35 @@ fn all_that_comes_in_goes_out_in_its_order() {
     let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
     let mut passed = String::new();
     output.read_to_string(&mut passed).unwrap();
+    writer.join().unwrap();
+    assert!(passed == lines, "{} of {} bytes", passed.len(), lines.len());
+    assert!(child.wait().unwrap().success());
+}
+
+/// s6-log makes the output of a container such a one, and Docker may be slow to read it.
+#[test]
+fn an_output_that_does_not_wait_gets_all_of_it() {
+    let (reader, writer) = pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bundle-log"));
+    let mut child = command.args(["--every", "1ms"]).stdin(Stdio::piped()).stdout(writer).spawn().unwrap();
+    drop(command);
+    let lines = "line\n".repeat(1_000_000);
+    let (mut input, text) = (child.stdin.take().unwrap(), lines.clone());
+    // Nobody reads before the pipes are full: the one in, 1 MiB, and the one out.
+    let sent = Arc::new(AtomicUsize::new(0));
+    let writer = std::thread::spawn({
+        let sent = sent.clone();
+        move || {
+            for piece in text.as_bytes().chunks(4096) {
+                input.write_all(piece).unwrap();
+                sent.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+        }
+    });
+    eventually("the pipes are full", || sent.load(Ordering::Relaxed) > 1 << 20);
+    let mut passed = String::new();
+    std::fs::File::from(reader).read_to_string(&mut passed).unwrap();
     writer.join().unwrap();
     assert!(passed == lines, "{} of {} bytes", passed.len(), lines.len());
     assert!(child.wait().unwrap().success());
