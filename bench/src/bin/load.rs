@@ -18,6 +18,8 @@ const START: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/jmeter.bsh");
 const HOME: &str = "/usr/share/jmeter";
 const CLASSES: &str =
     "/usr/share/java/bsh.jar:/usr/share/jmeter/bin/ApacheJMeter.jar:/usr/share/jmeter/lib/*:/usr/share/jmeter/lib/ext/*";
+const RESULTS: &str = "results.tsv";
+const LOG: &str = "jmeter.log";
 const PLAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/load.jmx");
 /// What JMeter writes of each request: no more than is read here, with tabs, which none of it has.
 const SAVE: [&str; 15] = [
@@ -76,8 +78,8 @@ fn main() -> Result<()> {
     let folder = &options.output;
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     println!("load: {} users ask http://{}:{}/ for {} s", options.users, options.host, options.port, options.seconds);
-    let results = folder.join("results.tsv");
-    run_jmeter(&options, &results)?;
+    run_jmeter(&options, folder)?;
+    let results = folder.join(RESULTS);
     let text = fs::read_to_string(&results).with_context(|| format!("read {}", results.display()))?;
     let samples = parse(&text).with_context(|| format!("{}", results.display()))?;
     print!("{}", table(&samples));
@@ -88,17 +90,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn run_jmeter(options: &Options, results: &Path) -> Result<()> {
+fn run_jmeter(options: &Options, folder: &Path) -> Result<()> {
+    let (results, log) = (folder.join(RESULTS), folder.join(LOG));
     // It appends to what is there.
-    let _ = fs::remove_file(results);
-    let log = results.with_file_name("jmeter.log");
+    let _ = fs::remove_file(&results);
     let output = Command::new("java")
+        .current_dir(folder) // whatever -j says, it makes a log where it is started
         .args(["-Djava.awt.headless=true", &format!("-Djmeter.home={HOME}"), "-cp", CLASSES])
         .args(["bsh.Interpreter", START, "-n", "-t", PLAN])
-        .arg("-l")
-        .arg(results)
-        .arg("-j")
-        .arg(&log)
+        .args(["-l", RESULTS, "-j", LOG])
         .args(SAVE)
         .args([format!("-Jhost={}", options.host), format!("-Jport={}", options.port)])
         .args([format!("-Jusers={}", options.users), format!("-Jseconds={}", options.seconds)])
