@@ -166,9 +166,9 @@ impl Nodes {
         }
         let name = self.whose(&server.name, endpoint).unwrap_or_else(|| server.name.clone());
         let row = self.row(&name);
-        if row.address.is_none() {
-            let (address, port) = endpoint.rsplit_once(':').unwrap_or((endpoint, ""));
-            (row.address, row.port) = (Some(address.to_owned()), Some(port.to_owned()));
+        if let (None, Some((address, port))) = (&row.port, endpoint.rsplit_once(':')) {
+            row.address.get_or_insert_with(|| address.to_owned());
+            row.port = Some(port.to_owned());
         }
         if row.weight.is_none() {
             row.weight = server.weight.map(|weight| weight.to_string());

@@ -48,27 +48,30 @@ pub enum Colour {
 
 struct Column {
     head: &'static str,
+    /// The state that it tells.
+    state: &'static str,
     /// What is left out first when the terminal is narrow has the highest number.
     rank: usize,
     cell: fn(&Row) -> String,
 }
 
 const COLUMNS: [Column; 11] = [
-    Column { head: "NAME", rank: 0, cell: |row| printable(&row.name) },
-    Column { head: "CONTAINER", rank: 4, cell: |row| or_dash(row.container.as_ref()) },
-    Column { head: "ADDRESS", rank: 6, cell: |row| or_dash(row.address.as_ref()) },
-    Column { head: "PORT", rank: 9, cell: |row| or_dash(row.port.as_ref()) },
-    Column { head: "WEIGHT", rank: 8, cell: |row| or_dash(row.weight.as_ref()) },
-    Column { head: "MEMBER", rank: 1, cell: |row| or_dash(row.member.as_ref()) },
-    Column { head: "REGISTRY", rank: 2, cell: |row| yes(row.in_registry) },
-    Column { head: "FILE", rank: 2, cell: |row| yes(row.in_file) },
-    Column { head: "HAPROXY", rank: 1, cell: |row| of_servers(row, |server| Some(server.state.clone())) },
+    Column { head: "NAME", state: "", rank: 0, cell: |row| printable(&row.name) },
+    Column { head: "CONTAINER", state: "", rank: 4, cell: |row| or_dash(row.container.as_ref()) },
+    Column { head: "ADDRESS", state: "", rank: 6, cell: |row| or_dash(row.address.as_ref()) },
+    Column { head: "PORT", state: "", rank: 9, cell: |row| or_dash(row.port.as_ref()) },
+    Column { head: "WEIGHT", state: "", rank: 8, cell: |row| or_dash(row.weight.as_ref()) },
+    Column { head: "MEMBER", state: "members", rank: 1, cell: |row| or_dash(row.member.as_ref()) },
+    Column { head: "REGISTRY", state: "registry", rank: 2, cell: |row| yes(row.in_registry) },
+    Column { head: "FILE", state: "file", rank: 2, cell: |row| yes(row.in_file) },
+    Column { head: "HAPROXY", state: "HAProxy", rank: 1, cell: |row| of_servers(row, |server| Some(server.state.clone())) },
     Column {
         head: "SESSIONS",
+        state: "HAProxy",
         rank: 5,
         cell: |row| if row.servers.is_empty() { "-".to_owned() } else { row.sessions().to_string() },
     },
-    Column { head: "LAST CHECK", rank: 7, cell: |row| of_servers(row, |server| server.last_check.clone()) },
+    Column { head: "LAST CHECK", state: "HAProxy", rank: 7, cell: |row| of_servers(row, |server| server.last_check.clone()) },
 ];
 
 fn or_dash(text: Option<&String>) -> String {
@@ -92,11 +95,12 @@ pub fn printable(text: &str) -> String {
     if text.chars().all(|c| (' '..='~').contains(&c)) && text.len() <= 128 { text.to_owned() } else { Quoted(text).to_string() }
 }
 
-/// The table, with a sign before the rows for which `marked` is true.
+/// The table, with a sign before the rows for which `marked` is true. Of the states `unknown` nothing is known.
 #[must_use]
-pub fn table(rows: &[&Row], marked: impl Fn(&Row) -> bool, style: Style) -> String {
+pub fn table(rows: &[&Row], marked: impl Fn(&Row) -> bool, unknown: &[&str], style: Style) -> String {
+    let cell = |column: &Column, row: &Row| if unknown.contains(&column.state) { "?".to_owned() } else { (column.cell)(row) };
     let mut columns: Vec<(&Column, Vec<String>)> =
-        COLUMNS.iter().map(|column| (column, rows.iter().map(|row| (column.cell)(row)).collect())).collect();
+        COLUMNS.iter().map(|column| (column, rows.iter().map(|row| cell(column, row)).collect())).collect();
     let width = |(column, cells): &(&Column, Vec<String>)| {
         cells.iter().map(|cell| cell.chars().count()).chain([column.head.len()]).max().unwrap_or(0)
     };
@@ -125,7 +129,7 @@ pub fn table(rows: &[&Row], marked: impl Fn(&Row) -> bool, style: Style) -> Stri
 
 fn paint_state(style: Style, state: &str) -> String {
     let colour = match state {
-        "-" | "no check" => return state.to_owned(),
+        "-" | "?" | "no check" => return state.to_owned(),
         "alive" => Colour::Green,
         "failed" => Colour::Red,
         state if state.contains("DOWN") => Colour::Red,
@@ -149,12 +153,14 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_they_need_and_marks_come_first() {
         let (a, b) = (row("a"), row("a-long-name"));
-        let text = table(&[&a, &b], |row| row.name == "a", PLAIN);
+        let text = table(&[&a, &b], |row| row.name == "a", &[], PLAIN);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("  NAME         CONTAINER  ADDRESS     PORT"), "{text}");
         assert!(lines[1].starts_with("! a            -          172.18.0.2  -   "), "{text}");
         assert!(lines[2].starts_with("  a-long-name  -          172.18.0.2  -   "), "{text}");
         assert!(!text.contains('\x1b'), "{text:?}");
+        let text = table(&[&a], |_| false, &["members", "HAProxy"], PLAIN);
+        assert!(text.ends_with("  ?       -         yes   ?        ?         ?\n"), "{text}");
     }
 
     #[test]
@@ -163,7 +169,7 @@ mod tests {
         for (width, there, gone) in
             [(200, "PORT", "?"), (95, "WEIGHT", "PORT"), (40, "MEMBER", "CONTAINER"), (10, "NAME", "MEMBER")]
         {
-            let text = table(&[&a], |_| false, Style { colour: false, width: Some(width) });
+            let text = table(&[&a], |_| false, &[], Style { colour: false, width: Some(width) });
             assert!(text.contains(there) && !text.contains(gone), "{width}: {text}");
             assert!(text.lines().all(|line| line.len() <= width), "{width}: {text}");
         }
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn states_have_colours_and_no_name_has_one_of_its_own() {
-        let text = table(&[&row("\x1b[31mred")], |_| true, Style { colour: true, width: None });
+        let text = table(&[&row("\x1b[31mred")], |_| true, &[], Style { colour: true, width: None });
         assert!(text.contains("'\\u{1b}[31mred'") && text.contains("\x1b[32malive"), "{text:?}");
     }
 }

@@ -17,7 +17,7 @@ use crate::table::{Colour, Style, printable, table};
 pub fn all(view: &View, style: Style) -> String {
     let rows: Vec<&Row> = view.nodes.rows.values().collect();
     let marked = |row: &Row| view.drift.iter().any(|drift| drift.node.as_ref() == Some(&row.name));
-    let mut text = if rows.is_empty() { "no node\n".to_owned() } else { table(&rows, marked, style) };
+    let mut text = if rows.is_empty() { "no node\n".to_owned() } else { table(&rows, marked, &unknown(view), style) };
     let leaving = rows.iter().filter(|row| row.leaves()).map(|row| {
         let sessions = row.sessions();
         format!("{}: has left, {sessions} session{} to finish\n", printable(&row.name), if sessions == 1 { "" } else { "s" })
@@ -30,6 +30,11 @@ pub fn all(view: &View, style: Style) -> String {
         text.extend(notes);
     }
     text
+}
+
+/// The states that cannot be read.
+fn unknown(view: &View) -> Vec<&'static str> {
+    view.states.unreadable().into_iter().map(|(state, _)| state).collect()
 }
 
 /// One line about a difference.
@@ -77,7 +82,7 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
     let mut line = |head: &str, what: &str| text += &format!("{}{what}\n", style.paint(Colour::Bold, &format!("{head:10}")));
     line("node", &printable(name));
     match row {
-        Some(row) => where_it_is(row, &mut line),
+        Some(row) => where_it_is(row, &unknown(view), &mut line),
         None => line("now", "in none of the four states"),
     }
     for (head, what) in [("last", &history.last), ("refused", &history.refused)] {
@@ -100,16 +105,18 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
     (text, exit)
 }
 
-fn where_it_is(row: &Row, line: &mut impl FnMut(&str, &str)) {
+fn where_it_is(row: &Row, unknown: &[&str], line: &mut impl FnMut(&str, &str)) {
     let dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     let drains = if row.drains { ", drains" } else { "" };
     line("container", &dash(&row.container));
     line("address", &format!("{} port {} weight {}{drains}", dash(&row.address), dash(&row.port), dash(&row.weight)));
-    line("member", row.member.as_deref().unwrap_or("no"));
-    line("registry", if row.in_registry { "yes" } else { "no" });
-    line("file", if row.in_file { "yes" } else { "no" });
+    let mut known = |head: &str, state: &str, what: &str| line(head, if unknown.contains(&state) { "not known" } else { what });
+    let yes = |yes: bool| if yes { "yes" } else { "no" };
+    known("member", "members", row.member.as_deref().unwrap_or("no"));
+    known("registry", "registry", yes(row.in_registry));
+    known("file", "file", yes(row.in_file));
     if row.servers.is_empty() {
-        line("HAProxy", "no");
+        known("HAProxy", "HAProxy", "no");
     }
     for server in &row.servers {
         line("HAProxy", &state(server));
