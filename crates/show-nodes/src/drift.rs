@@ -27,20 +27,20 @@ pub struct Drift {
 impl Drift {
     /// What tells it from others, whatever its words are at one moment.
     #[must_use]
-    pub fn key(&self) -> (Option<String>, &'static str) {
-        (self.node.clone(), self.state)
+    pub fn key(&self) -> (Option<&str>, &'static str) {
+        (self.node.as_deref(), self.state)
     }
 }
 
 const SYNC: &str = "run sync-nodes";
 const RELOAD: &str = "run reload-ha";
 
-/// All differences between the states that could be read.
+/// All differences between the states that could be read. The registry takes `most` nodes.
 #[must_use]
-pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes) -> Vec<Drift> {
+pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes, most: usize) -> Vec<Drift> {
     let mut found = Found::default();
     if let Some(list) = list {
-        found.registry(states, list, nodes);
+        found.registry(states, list, nodes, most);
     }
     for (path, reason) in states.registry.iter().flat_map(|listing| &listing.skipped) {
         found.add(
@@ -67,15 +67,17 @@ impl Found {
         self.0.push(Drift { node: node.map(str::to_owned), state, what, remedy: remedy.to_owned() });
     }
 
-    fn registry(&mut self, states: &States, list: &MemberList, nodes: &Nodes) {
+    fn registry(&mut self, states: &States, list: &MemberList, nodes: &Nodes, most: usize) {
         for (name, reason) in nodes.rows.iter().filter_map(|(name, row)| Some((name, row.refused.as_ref()?))) {
             let (reason, remedy) = reason.rsplit_once(": ").unwrap_or((reason, ""));
             self.add(Some(name), "registry", format!("the member is refused: {reason}"), remedy);
         }
         let Ok(listing) = &states.registry else { return };
+        let full = listing.nodes.len() >= most;
+        let way_in = if full { format!("there may be {most} nodes at most, raise MAX_NODES") } else { SYNC.to_owned() };
         for node in list.nodes.values() {
             match listing.nodes.get(&node.name) {
-                None => self.add(Some(node.name.as_str()), "registry", "alive, but not in the registry".to_owned(), SYNC),
+                None => self.add(Some(node.name.as_str()), "registry", "alive, but not in the registry".to_owned(), &way_in),
                 Some(old) if old != node => {
                     let what = format!("the registry has '{old}', the member is '{node}'");
                     self.add(Some(node.name.as_str()), "registry", what, SYNC);

@@ -1,5 +1,6 @@
 //! `show-nodes`: every node in the four states, and where they differ.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -125,7 +126,7 @@ impl ShowNodes {
         let states = States::read(&self.options);
         let list = states.members.as_ref().ok().map(|members| MemberList::of(members, &self.role.role));
         let nodes = Nodes::of(&states, list.as_ref(), &self.role.role, self.options.render.port, containers);
-        let drift = drift(&states, list.as_ref(), &nodes);
+        let drift = drift(&states, list.as_ref(), &nodes, self.role.max_nodes);
         View { states, nodes, drift }
     }
 
@@ -136,7 +137,8 @@ impl ShowNodes {
         while !view.drift.is_empty() && begin.elapsed() < LASTS {
             thread::sleep(PAUSE);
             let mut next = self.look(containers);
-            next.drift.retain(|drift| view.drift.iter().any(|before| before.key() == drift.key()));
+            let before: BTreeSet<_> = view.drift.iter().map(Drift::key).collect();
+            next.drift.retain(|drift| before.contains(&drift.key()));
             view = next;
         }
         view

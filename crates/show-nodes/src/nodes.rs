@@ -142,15 +142,13 @@ impl Nodes {
     fn add_file(&mut self, states: &States) {
         let Ok(file) = &states.file else { return };
         let rendered = Config::parse(states.rendered.as_deref().unwrap_or(file));
-        let servers: Vec<_> =
-            Config::parse(file).servers.into_iter().map(|(key, line)| (key.to_string(), key.server, line)).collect();
-        for (key, server, line) in servers {
-            match self.whose(server, line.address) {
+        for (key, line) in &Config::parse(file).servers {
+            match self.whose(key.server, line.address) {
                 Some(name) => self.row(&name).in_file = true,
                 // A leftover has no line in what the template gives; one that has is the template's own.
-                None if rendered.servers.keys().any(|rendered| rendered.to_string() == key) => drop(self.fixed.insert(key)),
+                None if rendered.servers.contains_key(key) => drop(self.fixed.insert(key.to_string())),
                 None => {
-                    let row = self.row(server);
+                    let row = self.row(key.server);
                     row.in_file = true;
                     row.address = line.address.rsplit_once(':').map(|(address, _)| address.to_owned());
                 }

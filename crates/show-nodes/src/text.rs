@@ -1,5 +1,6 @@
 //! What is printed: of all nodes, or of one.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use lb_core::cli::Exit;
@@ -16,7 +17,8 @@ use crate::table::{Colour, Style, printable, table};
 #[must_use]
 pub fn all(view: &View, style: Style) -> String {
     let rows: Vec<&Row> = view.nodes.rows.values().collect();
-    let marked = |row: &Row| view.drift.iter().any(|drift| drift.node.as_ref() == Some(&row.name));
+    let drifting: BTreeSet<&str> = view.drift.iter().filter_map(|drift| drift.node.as_deref()).collect();
+    let marked = |row: &Row| drifting.contains(row.name.as_str());
     let mut text = if rows.is_empty() { "no node\n".to_owned() } else { table(&rows, marked, &unknown(view), style) };
     let leaving = rows.iter().filter(|row| row.leaves()).map(|row| {
         let sessions = row.sessions();

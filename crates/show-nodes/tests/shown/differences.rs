@@ -85,6 +85,16 @@ fn between_file_and_process() {
 }
 
 #[test]
+fn a_node_that_is_one_too_many_is_told_so() {
+    let (s1, s2) = (Agent::start("s1", &["role=backend"]), Agent::start("s2", &["role=backend"]));
+    let balancer = Balancer::start(&[(&line("s1", s1.address()), &s1)]);
+    s2.join(&balancer.agent);
+    balancer.knows(&["s2", "alive"]);
+    let told = "s2: alive, but not in the registry: there may be 1 nodes at most, raise MAX_NODES\n";
+    balancer.show().env("MAX_NODES", "1").assert().code(1).stdout(predicates::str::ends_with(told));
+}
+
+#[test]
 fn a_refused_member_is_shown_with_the_reason() {
     let (s1, bad) = (Agent::start("s1", &["role=backend"]), Agent::start("s2", &["role=backend", "weight=many"]));
     let other = Agent::start("s3", &["role=cache", "weight=many"]);
