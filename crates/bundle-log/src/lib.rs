@@ -111,7 +111,9 @@ fn forward(tool: &BundleLog, reporter: &Reporter) -> Option<Forward> {
     let to = tool.to.as_deref().filter(|to| !to.is_empty())?;
     let log_file = tool.run_options.log_file.clone();
     match to.parse() {
-        Ok(target) => Some(Forward::start(target, &tool.from, Reporter::new(BundleLog::NAME, Format::Text, Some(log_file), None))),
+        Ok(target) => {
+            Some(Forward::start(target, &tool.from, Reporter::new(BundleLog::NAME, Format::Text, Some(log_file), None)))
+        }
         Err(reason) => {
             reporter.say(format_args!("LOG_TARGET {}: {reason}: no line of {} is sent", Quoted(to), tool.from));
             None

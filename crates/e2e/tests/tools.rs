@@ -137,7 +137,7 @@ fn a_changed_template_is_reloaded_and_a_bad_one_changes_nothing() {
     assert!(balancer.exec(&["render-cfg", "--diff"]).contains("+    stats maxconn 101"));
     let output = balancer.try_exec(&["sync-nodes"], "");
     assert_eq!(code(&output), 0, "{}", errors(&output));
-    assert!(errors(&output).contains("reload: line 'stats maxconn 101'"), "{}", errors(&output));
+    assert!(errors(&output).contains("applied=reload reason=\"line 'stats maxconn 101'"), "{}", errors(&output));
     assert_ne!(balancer.worker(), worker);
     balancer.settles_on(&all, 5);
 }

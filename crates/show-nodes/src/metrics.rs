@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 use lb_core::counters::Counters;
 
 use crate::View;
+use crate::nodes::Row;
 
 /// All metrics; those of a state that cannot be read are left out.
 #[must_use]
@@ -32,10 +33,13 @@ pub fn metrics(view: &View, counters: &Counters) -> String {
         count("in_file", rows().filter(|row| row.in_file).count());
     }
     if states.servers.is_ok() {
-        let with = |begin: &str| rows().filter(|row| row.servers.iter().any(|server| server.state.starts_with(begin))).count();
-        for (state, begin) in [("up", "UP"), ("down", "DOWN"), ("drain", "DRAIN"), ("maintenance", "MAINT")] {
-            count(state, with(begin));
-        }
+        let is = |row: &Row, begin: &str| row.servers.iter().any(|server| server.state.starts_with(begin));
+        // With weight 0 it is up for HAProxy, which sends it no new session.
+        let drains = |row: &Row| is(row, "DRAIN") || (row.drains && is(row, "UP"));
+        count("up", rows().filter(|row| is(row, "UP") && !drains(row)).count());
+        count("down", rows().filter(|row| is(row, "DOWN")).count());
+        count("drain", rows().filter(|row| drains(row)).count());
+        count("maintenance", rows().filter(|row| is(row, "MAINT")).count());
     }
     if states.members.is_ok() {
         text.head("lb_members_refused", "gauge", "Alive members of the role that cannot be registered");

@@ -60,7 +60,7 @@ const COLUMNS: [Column; 11] = [
     Column { head: "CONTAINER", state: "", rank: 4, cell: |row| or_dash(row.container.as_ref()) },
     Column { head: "ADDRESS", state: "", rank: 6, cell: |row| or_dash(row.address.as_ref()) },
     Column { head: "PORT", state: "", rank: 9, cell: |row| or_dash(row.port.as_ref()) },
-    Column { head: "WEIGHT", state: "", rank: 8, cell: |row| or_dash(row.weight.as_ref()) },
+    Column { head: "WEIGHT", state: "", rank: 8, cell: weight },
     Column { head: "MEMBER", state: "members", rank: 1, cell: |row| or_dash(row.member.as_ref()) },
     Column { head: "REGISTRY", state: "registry", rank: 2, cell: |row| yes(row.in_registry) },
     Column { head: "FILE", state: "file", rank: 2, cell: |row| yes(row.in_file) },
@@ -73,6 +73,10 @@ const COLUMNS: [Column; 11] = [
     },
     Column { head: "LAST CHECK", state: "HAProxy", rank: 7, cell: |row| of_servers(row, |server| server.last_check.clone()) },
 ];
+
+fn weight(row: &Row) -> String {
+    if row.drains { "drain".to_owned() } else { or_dash(row.weight.as_ref()) }
+}
 
 fn or_dash(text: Option<&String>) -> String {
     text.filter(|text| !text.is_empty()).map_or_else(|| "-".to_owned(), |text| printable(text))

@@ -58,6 +58,8 @@ fn nodes_publishes_and_drift_are_counted() {
         assert_eq!(samples.get(key), Some(&value), "{key}: {text}");
     }
     assert!(samples["lb_publish_duration_seconds_sum"] > 0.0, "{text}");
+    let in_haproxy = ["up", "down", "drain", "maintenance"].map(|state| samples[&format!("lb_nodes{{state=\"{state}\"}}")]);
+    assert_eq!(in_haproxy.iter().sum::<f64>(), 1.0, "{text}");
 }
 
 #[test]
