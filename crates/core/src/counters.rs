@@ -23,10 +23,10 @@ pub struct Counters {
     pub file: u64,
     /// Publishes that failed.
     pub failed: u64,
-    /// Time that the ones that did not fail took, in seconds.
-    pub seconds: f64,
+    /// Time that the ones that did not fail took, in microseconds.
+    pub micros: u64,
     /// When registry, file and process were last made equal to the member list, in seconds since 1970.
-    pub synced: Option<f64>,
+    pub synced: Option<u64>,
 }
 
 impl Counters {
@@ -62,7 +62,7 @@ pub fn counters_path(master: &Path) -> PathBuf {
 /// Notes that registry, file and process are equal to the member list. The caller holds the lock.
 pub fn note_sync(master: &Path) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Counters::update(&counters_path(master), |counters| counters.synced = Some(now.as_secs_f64()));
+    Counters::update(&counters_path(master), |counters| counters.synced = Some(now.as_secs()));
 }
 
 /// Publishes, counts it, and says how long it took. One that changes nothing is not counted, and writes nothing.
@@ -74,9 +74,9 @@ pub(crate) fn counted(
     match publish(&steps) {
         Ok(mut published) if published.changed() => {
             published.times = steps.end();
-            let seconds = published.times.last().map_or(0.0, |(_, total)| total.as_secs_f64());
+            let micros = published.times.last().map_or(0, |(_, total)| total.as_micros());
             let counters = Counters::update(&path, |counters| {
-                counters.seconds += seconds;
+                counters.micros = counters.micros.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX));
                 match published.applied {
                     Applied::Commands(_) => counters.run_time += 1,
                     Applied::Reload(_) => counters.reload += 1,

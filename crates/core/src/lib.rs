@@ -18,6 +18,7 @@ pub mod deadline;
 pub mod event;
 pub mod handler;
 pub mod haproxy;
+mod lines;
 pub mod lock;
 pub mod log;
 pub mod member;

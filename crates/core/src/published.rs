@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::config::parse_server;
+use crate::lines::without_same_lines;
 use crate::node::NodeName;
 use crate::plan::{Action, Command};
 
@@ -93,7 +94,7 @@ impl Published {
             Applied::Reload(reason) => line += &format!(" reason=\"{}\"", reason.replace('"', "'")),
             Applied::NotRunning | Applied::Nothing => {}
         }
-        self.times.iter().fold(line, |line, (step, time)| line + &format!(" {step}_ms={:.2}", milliseconds(*time)))
+        self.times.iter().fold(line, |line, (step, time)| line + &format!(" {step}_ms={}", milliseconds(*time)))
     }
 
     /// The same as the fields of a JSON object.
@@ -114,14 +115,16 @@ impl Published {
             Applied::NotRunning | Applied::Nothing => {}
         }
         for (step, time) in &self.times {
-            put(&format!("{step}_ms"), json!((milliseconds(*time) * 100.0).round() / 100.0));
+            put(&format!("{step}_ms"), json!(time.as_micros() as f64 / 1000.0));
         }
         fields
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+/// With three decimals; without floating-point numbers, which would cost each tool 10 kB.
+fn milliseconds(time: Duration) -> String {
+    let micros = time.as_micros();
+    format!("{}.{:03}", micros / 1000, micros % 1000)
 }
 
 /// A text as one word of a line, whatever is in it.
@@ -148,8 +151,8 @@ pub struct Servers {
 impl Servers {
     /// Compares the file before with the file now, and adds what was done to the process.
     pub(crate) fn of(old: &str, new: &str, applied: &Applied) -> Self {
-        let (old, new) = differing(old, new);
-        let (before, after) = (server_lines(&old), server_lines(&new));
+        let (_, old, new) = without_same_lines(old, new).unwrap_or(("", old, new));
+        let (before, after) = (server_lines(old), server_lines(new));
         let mut servers = Self::default();
         for (name, lines) in &after {
             match before.get(name) {
@@ -193,20 +196,10 @@ impl Servers {
     }
 }
 
-/// The lines of two texts without those at the beginning and the end that are the same: of thousands, one or two differ.
-fn differing<'a>(old: &'a str, new: &'a str) -> (Vec<&'a str>, Vec<&'a str>) {
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let (old, new) = (old.get(same..).unwrap_or_default(), new.get(same..).unwrap_or_default());
-    let same = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
-    let without_end = |lines: &[&'a str]| lines.iter().take(lines.len() - same).copied().collect();
-    (without_end(old), without_end(new))
-}
-
 /// The `server` lines among these, by the server's name, of which several backends may have one.
-fn server_lines<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, Vec<String>> {
+fn server_lines(text: &str) -> BTreeMap<&str, Vec<String>> {
     let mut servers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for line in lines {
+    for line in text.lines() {
         let Some(rest) = line.trim_ascii_start().strip_prefix("server ") else { continue };
         if let Some((name, line)) = parse_server(rest) {
             servers.entry(name).or_default().push(line.to_string());
@@ -271,7 +264,7 @@ mod tests {
         assert_eq!(
             line,
             "published generation=7 cause=member-join applied=run-time added=d removed=a changed=b waiting=a finished=old \
-             commands=3 render_ms=1.23 total_ms=2.00"
+             commands=3 render_ms=1.234 total_ms=2.000"
         );
     }
 
@@ -301,6 +294,6 @@ mod tests {
     fn json_has_every_list() {
         let fields = published(Applied::Reload("why".to_owned())).fields("hint");
         assert_eq!((&fields["added"], &fields["waiting"]), (&json!(["d"]), &json!([])));
-        assert_eq!((&fields["generation"], &fields["reason"], &fields["render_ms"]), (&json!(7), &json!("why"), &json!(1.23)));
+        assert_eq!((&fields["generation"], &fields["reason"], &fields["render_ms"]), (&json!(7), &json!("why"), &json!(1.234)));
     }
 }

@@ -1,6 +1,7 @@
 //! The metrics in the text format of Prometheus (its documentation, "Exposition formats").
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use lb_core::counters::Counters;
 
@@ -57,7 +58,7 @@ pub fn metrics(view: &View, counters: &Counters) -> String {
     text.head("lb_publish_failures_total", "counter", "Publishes that failed");
     text.sample("lb_publish_failures_total", &[], counters.failed);
     text.head("lb_publish_duration_seconds", "summary", "Time that the publishes took which changed something");
-    text.sample("lb_publish_duration_seconds_sum", &[], counters.seconds);
+    text.sample("lb_publish_duration_seconds_sum", &[], Duration::from_micros(counters.micros).as_secs_f64());
     text.sample("lb_publish_duration_seconds_count", &[], counters.generation());
     if let Some(synced) = counters.synced {
         text.head("lb_last_sync_timestamp_seconds", "gauge", "When all was last made equal to the member list, since 1970");

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{self, ServerKey, ServerLine};
+use crate::lines::without_same_lines;
 
 /// The servers of the text that is known to run, as far as they are not those of the wanted text.
 #[derive(Debug)]
@@ -36,23 +37,6 @@ impl<'a> Known<'a> {
         let same = || self.new.as_ref().is_some_and(|new| !new.contains(key)).then_some(*wanted);
         self.servers.get(key).copied().or_else(same)
     }
-}
-
-/// What two texts begin with alike, and the rest of each up to where they end alike; all are whole lines.
-fn without_same_lines<'a>(a: &'a str, b: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
-    let (before, a) = a.split_at_checked(same(lines(a), lines(b)))?;
-    let b = b.get(before.len()..)?;
-    let after = same(lines(a).rev(), lines(b).rev());
-    Some((before, a.get(..a.len() - after)?, b.get(..b.len() - after)?))
-}
-
-fn lines(text: &str) -> impl DoubleEndedIterator<Item = &str> {
-    text.split_inclusive('\n')
-}
-
-/// How many bytes the lines have that are the same in both, up to the first that is not.
-fn same<'a>(a: impl Iterator<Item = &'a str>, b: impl Iterator<Item = &'a str>) -> usize {
-    a.zip(b).take_while(|(a, b)| a == b).map(|(line, _)| line.len()).sum()
 }
 
 #[cfg(test)]
