@@ -28,7 +28,7 @@ results=target/test-results.log
 install_missing() {
     ./provision.sh
     missing=
-    for program in haproxy serf strace shellcheck docker-compose chromium jq pngquant; do
+    for program in haproxy serf strace faketime shellcheck docker-compose chromium jq pngquant; do
         have "$program" || missing="$missing $program"
     done
     have c++ || missing="$missing g++" # the fuzzer is written in it

@@ -1,7 +1,9 @@
 //! `sync-nodes --follow` beside a real Serf agent.
 #![allow(clippy::unwrap_used, reason = "what the tests share is test code, which the lint cannot know")]
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 use lb_core::wake::{pipe_path, wake};
 use lb_fixture::{Agent, Background, World, eventually, loopback};
@@ -117,6 +119,39 @@ fn nodes_that_an_agent_alone_does_not_know_are_kept_for_the_time_of_grace() {
     drop(patient);
     let _impatient = follow(&world, &ha.rpc(), &[&OFTEN[..], &["--grace", "300ms"]].concat());
     eventually_nodes(&world, &[]);
+}
+
+#[test]
+fn a_clock_that_jumps_changes_nothing() {
+    let world = World::new();
+    let ha = balancer();
+    let _s1 = node("s1", &ha);
+    let clock = world.path("clock");
+    fs::write(&clock, "+0").unwrap();
+    let mut command = world.process(env!("CARGO_BIN_EXE_sync-nodes"));
+    // The wall clock alone, as when somebody sets it: no program can be lied to about the time since the start.
+    command.arg("--follow").args(OFTEN).env("SERF_RPC_ADDR", ha.rpc());
+    command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", &clock);
+    command.envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+    let mut service = Background::start(&mut command);
+    eventually_nodes(&world, &["s1"]);
+    for (jump, name) in [("+3650d", "s2"), ("-3650d", "s3"), ("+0", "s4")] {
+        fs::write(&clock, jump).unwrap();
+        let node = node(name, &ha);
+        eventually_nodes(&world, &["s1", name]);
+        node.leave();
+        eventually_nodes(&world, &["s1"]);
+    }
+    assert!(service.is_running());
+    let log = fs::read_to_string(world.log_file()).unwrap();
+    let decades: BTreeSet<&str> = log.lines().filter_map(|line| line.get(..3)).collect();
+    assert_eq!(decades.len(), 3, "the clock did not jump: {decades:?}");
+}
+
+/// Debian's library that tells a program another time; `test.sh` installs it.
+fn libfaketime() -> PathBuf {
+    let libraries = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path().join("faketime/libfaketime.so.1"));
+    libraries.into_iter().find(|path| path.exists()).unwrap()
 }
 
 #[test]
