@@ -102,7 +102,7 @@ moment() {
 # What changes from run to run is made the same.
 stable() {
     sed -E -e "s/\<${subnet}\./172.18.0./g" -e 's,[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}[ T][0-9:]{8}Z?,TIME,' \
-        -e 's/^(\[[A-Z]+\] +)\([0-9]+\)/\1(PID)/' -e 's/_ms=[0-9.]+/_ms=TIME/g'
+        -e 's/^(\[[A-Z]+\] +)\([0-9]+\)/\1(PID)/' -e 's/(New worker) \([0-9]+\)/\1 (PID)/' -e 's/_ms=[0-9.]+/_ms=TIME/g'
 }
 
 logs_of() { docker logs "$prefix$1" 2>&1 | stable; }
