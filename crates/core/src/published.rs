@@ -66,7 +66,7 @@ pub struct Published {
     pub left_out: BTreeMap<NodeName, String>,
     /// The servers that it was about.
     pub servers: Servers,
-    /// The how manieth publish it is that changed something; 0 when it changed nothing.
+    /// Its number among the publishes that changed something; 0 when it changed nothing.
     pub generation: u64,
     /// How long each step took, and all of them.
     pub times: Vec<(&'static str, Duration)>,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use lb_core::config::{Config, ServerKey, ServerLine};
 use lb_core::members::MemberList;
+use lb_core::node::NodeError;
 use lb_core::plan::{Action, Plan};
 use lb_core::quote::Quoted;
 use serde::Serialize;
@@ -59,6 +60,17 @@ pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes, most: us
     found.0
 }
 
+/// What helps a member that was refused.
+fn remedy(reason: &NodeError) -> &'static str {
+    match reason {
+        NodeError::Name(_) => "give it another by SERF_NODE_NAME",
+        NodeError::Port(_) | NodeError::Weight(_) | NodeError::Drain(_) | NodeError::Twice(_) => {
+            "on that node, serf tags -set NAME=VALUE or -delete NAME"
+        }
+        _ => "it must join with an address of its own",
+    }
+}
+
 #[derive(Default)]
 struct Found(Vec<Drift>);
 
@@ -68,9 +80,8 @@ impl Found {
     }
 
     fn registry(&mut self, states: &States, list: &MemberList, nodes: &Nodes, most: usize) {
-        for (name, reason) in nodes.rows.iter().filter_map(|(name, row)| Some((name, row.refused.as_ref()?))) {
-            let (reason, remedy) = reason.rsplit_once(": ").unwrap_or((reason, ""));
-            self.add(Some(name), "registry", format!("the member is refused: {reason}"), remedy);
+        for (name, reason) in &list.refused {
+            self.add(Some(name), "registry", format!("the member is refused: {reason}"), remedy(reason));
         }
         let Ok(listing) = &states.registry else { return };
         let full = listing.nodes.len() >= most;

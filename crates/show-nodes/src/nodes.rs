@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::config::Config;
 use lb_core::members::{Listed, MemberList};
-use lb_core::node::{Node, NodeError, Port, Weight};
+use lb_core::node::{Node, Port, Weight};
 use serde::Serialize;
 
 use crate::containers::Containers;
@@ -127,7 +127,7 @@ impl Nodes {
             self.row(node.name.as_str()).describe(node, port);
         }
         for (name, reason) in &list.refused {
-            self.row(name).refused = Some(reason_and_remedy(reason));
+            self.row(name).refused = Some(reason.to_string());
         }
     }
 
@@ -190,16 +190,4 @@ impl Nodes {
     fn row(&mut self, name: &str) -> &mut Row {
         self.rows.entry(name.to_owned()).or_insert_with(|| Row { name: name.to_owned(), ..Row::default() })
     }
-}
-
-/// Why a member was refused, and what helps.
-fn reason_and_remedy(reason: &NodeError) -> String {
-    let remedy = match reason {
-        NodeError::Name(_) => "give it another by SERF_NODE_NAME",
-        NodeError::Port(_) | NodeError::Weight(_) | NodeError::Drain(_) | NodeError::Twice(_) => {
-            "on that node: serf tags -set NAME=VALUE, or -delete NAME"
-        }
-        _ => "the node must join with an address of its own",
-    };
-    format!("{reason}: {remedy}")
 }

@@ -42,7 +42,12 @@ fn unknown(view: &View) -> Vec<&'static str> {
 /// One line about a difference.
 fn told(drift: &Drift) -> String {
     let node = drift.node.as_ref().map_or_else(|| drift.state.to_owned(), |node| printable(node));
-    format!("{node}: {}: {}", drift.what, drift.remedy)
+    format!("{node}: {}", what_to_do(drift))
+}
+
+/// What differs, and what to do; it may quote a file that somebody wrote.
+fn what_to_do(drift: &Drift) -> String {
+    format!("{}: {}", drift.what, drift.remedy).replace(char::is_control, "?")
 }
 
 /// One line about a state that is not known.
@@ -93,7 +98,7 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
         }
     }
     for drift in &drift {
-        line("drift", &style.paint(Colour::Red, &format!("{}: {}", drift.what, drift.remedy)));
+        line("drift", &style.paint(Colour::Red, &what_to_do(drift)));
     }
     for state in view.states.unreadable() {
         text += &format!("{}\n", style.paint(Colour::Red, &cannot_read(state)));

@@ -102,7 +102,7 @@ fn a_refused_member_is_shown_with_the_reason() {
     [&bad, &other].iter().for_each(|agent| agent.join(&balancer.agent));
     balancer.knows(&["s2", "alive"]);
     let told =
-        "s2: the member is refused: weight 'many' is not 0 to 256: on that node: serf tags -set NAME=VALUE, or -delete NAME";
+        "s2: the member is refused: weight 'many' is not 0 to 256: on that node, serf tags -set NAME=VALUE or -delete NAME";
     let run = balancer.show().assert().code(1);
     let text = String::from_utf8(run.get_output().stdout.clone()).unwrap();
     assert_eq!(text.lines().last(), Some(told), "{text}");
