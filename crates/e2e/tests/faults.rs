@@ -71,12 +71,15 @@ fn a_reload_that_fails_for_an_address_in_use_keeps_the_old_worker_and_is_tried_a
 
     let edit = "sed -i 's/bind \\*:80$/bind *:80\\n    bind *:8081/' /config/haproxy.cfg.hb";
     let _ = docker(&["exec", "-u", "0", &balancer.name, "sh", "-c", edit]);
-    // The service may have been first, and said it in its log.
     let said = failed_sync(&balancer);
     assert!(said.contains("HAProxy's reload failed, the old worker goes on: ") && said.contains("8081"), "{said}");
     assert_eq!(balancer.worker(), worker);
     assert_eq!(balancer.exec(&["cat", "/usr/local/etc/haproxy/haproxy.cfg"]), file);
     balancer.settles_on(&all, BACK);
+    // The service looks at the template every 10 s, and more often after it has failed.
+    eventually("the service has met it as well", 20, || {
+        if balancer.logs().contains("sync-nodes: HAProxy's reload failed") { Ok(()) } else { Err("not yet".to_owned()) }
+    });
 
     let _ = balancer.exec(&["sh", "-c", "kill $(cat /tmp/listener)"]);
     eventually("the new template takes effect by itself", BACK, || {
