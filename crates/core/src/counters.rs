@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::publish::PublishError;
 use crate::published::{Applied, Published, Steps};
 use crate::read::read_text;
-use crate::replace::replace;
+use crate::replace::{TEMPORARY, remove_if_there, replace};
 
 /// The counts. A file that is not there, or not whole, counts from zero.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,7 +90,11 @@ pub(crate) fn counted(
             Counters::update(&path, |counters| counters.failed += 1);
             Err(error)
         }
-        unchanged => unchanged,
+        unchanged => {
+            // Where nothing is written, nothing else takes away what a writer that was killed has left.
+            let _ = remove_if_there(&path.with_file_name(TEMPORARY));
+            unchanged
+        }
     }
 }
 

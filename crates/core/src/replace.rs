@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// Name of the temporary file in each folder.
+pub(crate) const TEMPORARY: &str = ".new";
+
 /// New content of a file, written beside it and not yet in its place.
 ///
 /// Dropped without [`Staged::commit`], it leaves no trace. One writer at a time: the caller holds the lock.
@@ -25,7 +28,7 @@ impl Staged {
     /// # Errors
     /// Those of the file system; no temporary file is left then.
     pub fn write(target: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
-        let temporary = target.with_file_name(".new");
+        let temporary = target.with_file_name(TEMPORARY);
         clear(&temporary)?;
         // `create_new` never follows a link that somebody put there.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
