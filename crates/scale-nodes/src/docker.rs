@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(60);
 
 /// How nodes are started: as start-containers.sh does.
-const OPTIONS: [&str; 16] = [
+const OPTIONS: [&str; 19] = [
     "--network-alias=serf-cluster",
     "--read-only",
     "--cap-drop",
@@ -35,6 +35,9 @@ const OPTIONS: [&str; 16] = [
     "/usr/local/etc/haproxy:uid=10001,gid=10001,mode=0755",
     "--tmpfs",
     "/var/log:uid=10001,gid=10001,mode=0755",
+    "--log-driver=json-file",
+    "--log-opt=max-size=10m",
+    "--log-opt=max-file=2",
 ];
 
 /// The containers that are nodes of one network.
