@@ -34,9 +34,22 @@ compile_tools() {
     for main in crates/*/src/main.rs; do
         tool=${main#crates/}
         tool=${tool%%/*}
-        [ "$tool" != scale-nodes ] || continue # it runs on the host
+        case $tool in
+            manual | scale-nodes) continue ;; # they run on the host
+        esac
         install -D -m 755 "target/$triple/release/$tool" "$work/base/rootfs/usr/local/bin/$tool"
     done
+}
+
+# Makes man pages, and completions for the bash of `docker exec -it ha bash`.
+make_manual() {
+    cargo run --quiet --locked --target-dir target -p manual -- "$work/manual" || die "the man pages cannot be made"
+    for tool in "$work/base/rootfs/usr/local/bin"/*; do
+        tool=${tool##*/}
+        install -D -m 644 "$work/manual/man1/$tool.1" "$work/base/rootfs/usr/local/share/man/man1/$tool.1"
+        install -D -m 644 "$work/manual/bash/$tool" "$work/base/rootfs/usr/local/share/bash-completion/completions/$tool"
+    done
+    gzip -9n "$work/base/rootfs/usr/local/share/man/man1"/*
 }
 
 # Sets $debian to the image to build on: pulled, or bootstrapped from this machine's Debian mirror.
@@ -187,6 +200,7 @@ mkdir -p "$work/base/rootfs" "$work/base/s6-overlay"
 choose_supervisor
 find_debian
 compile_tools
+make_manual
 stage_base
 build base "$work/base" --build-arg DEBIAN="$debian" --build-arg SUPERVISOR="$supervisor"
 build ha ha

@@ -31,6 +31,7 @@ install_missing() {
     for program in haproxy serf strace faketime shellcheck docker-compose chromium jq pngquant; do
         have "$program" || missing="$missing $program"
     done
+    have man || missing="$missing man-db"
     have c++ || missing="$missing g++" # the fuzzer is written in it
     if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
         if have rustup; then
