@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lb_fixture::{World, eventually};
+use lb_fixture::{World, assert_page, eventually};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe;
 
@@ -85,4 +85,10 @@ fn an_output_that_is_gone_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.starts_with("bundle-log: write standard output: ") && errors.lines().count() == 1, "{errors}");
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    assert_page(&world, &world.process(env!("CARGO_BIN_EXE_bundle-log")));
 }

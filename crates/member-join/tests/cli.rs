@@ -3,7 +3,7 @@
 use std::fs;
 
 use assert_cmd::assert::Assert;
-use lb_fixture::{World, assert_help, said};
+use lb_fixture::{World, assert_help, assert_page, said};
 use predicates::prelude::*;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_member-join");
@@ -235,4 +235,10 @@ fn wrong_options_exit_2_and_change_nothing() {
         run.code(2).stdout("").stderr(predicate::str::starts_with("error: "));
         assert_eq!(world.snapshot(), before);
     }
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    assert_page(&world, &world.process(TOOL));
 }

@@ -7,7 +7,7 @@ use std::io::Read;
 use assert_cmd::assert::Assert;
 use lb_core::lock::Lock;
 use lb_core::wake::{listen, pipe_path};
-use lb_fixture::{LAB_TEMPLATE, TEMPLATE, World, assert_help, said, socket};
+use lb_fixture::{LAB_TEMPLATE, TEMPLATE, World, assert_help, assert_page, said, socket};
 use predicates::prelude::*;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_member-leave");
@@ -214,4 +214,10 @@ fn wrong_options_exit_2_and_change_nothing() {
     let run = world.command(TOOL).arg("--all").write_stdin("s1\t172.18.0.2\tbackend\t\n").assert().code(2).stdout("");
     run.stderr(predicate::str::starts_with("error: "));
     assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    assert_page(&world, &world.process(TOOL));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::assert::Assert;
 use lb_core::lock::Lock;
-use lb_fixture::{World, assert_help, only_line, said, socket};
+use lb_fixture::{World, assert_help, assert_page, only_line, said, socket};
 use predicates::prelude::*;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_reload-ha");
@@ -131,4 +131,10 @@ fn force_and_dry_run_together_are_wrong() {
 #[test]
 fn help_is_complete() {
     assert_help(World::new().command(TOOL), &["HAPROXY_CFG", "HAPROXY_ADMIN_SOCKET", "HAPROXY_MASTER_SOCKET", "SERF_LOG"]);
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    assert_page(&world, &world.process(TOOL));
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use assert_cmd::assert::Assert;
 use lb_core::lock::Lock;
-use lb_fixture::{LAB_TEMPLATE, TEMPLATE, World, assert_help, only_line, said};
+use lb_fixture::{LAB_TEMPLATE, TEMPLATE, World, assert_help, assert_page, only_line, said};
 use predicates::prelude::*;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_render-cfg");
@@ -280,4 +280,10 @@ fn help_is_complete() {
             "SERF_LOG",
         ],
     );
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    assert_page(&world, &world.process(TOOL));
 }

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lb_fixture::{Background, World, assert_help, eventually, only_line};
+use lb_fixture::{Background, World, assert_help, assert_page, eventually, only_line};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_scale-nodes");
 
@@ -82,4 +82,10 @@ fn an_engine_that_does_not_answer_is_said_once_as_soon_as_the_balancer_does() {
     haproxy.env("PATH", "/usr/sbin:/usr/bin:/bin").arg("-db").arg("-f").arg(world.config());
     let _haproxy = Background::start(&mut haproxy);
     says(&mut tool, &["Connection refused", "nothing can be decided: docker ps: Cannot connect to the Docker daemon"]);
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    assert_page(&world, &world.process(TOOL));
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use lb_fixture::{Agent, Background, World, assert_help, eventually, loopback, members_at, only_line, said};
+use lb_fixture::{Agent, Background, World, assert_help, assert_page, eventually, loopback, members_at, only_line, said};
 use predicates::prelude::*;
 use serde_json::{Value, json};
 
@@ -261,4 +261,10 @@ fn help_is_complete() {
     let others = ["ROLE", "SERF_READY", "SERF_READY_TIMEOUT", "SERF_LOG"];
     assert_help(World::new().command(TOOL), &[&serf[..], &others].concat());
     World::new().command(TOOL).arg("--help").assert().stdout(predicate::str::contains("SERF_ENCRYPT_KEY"));
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    assert_page(&world, &world.process(TOOL));
 }

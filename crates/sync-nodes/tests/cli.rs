@@ -4,7 +4,7 @@ use std::fs;
 
 use assert_cmd::assert::Assert;
 use lb_core::lock::Lock;
-use lb_fixture::{TEMPLATE, World, assert_help, only_line, said, socket};
+use lb_fixture::{TEMPLATE, World, assert_help, assert_page, only_line, said, socket};
 use predicates::prelude::*;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_sync-nodes");
@@ -295,4 +295,11 @@ fn help_is_complete() {
     let paths = ["NODES_DIR", "HAPROXY_TEMPLATE", "HAPROXY_CFG", "HAPROXY_ADMIN_SOCKET", "HAPROXY_MASTER_SOCKET", "SERF_LOG"];
     let others = ["BACKEND_ROLE", "BACKEND_PORT", "SYNC_EVERY", "SYNC_GRACE"];
     assert_help(World::new().command(TOOL), &[&paths[..], &others].concat());
+}
+
+#[test]
+fn the_page_shows_what_it_does() {
+    let world = World::new();
+    fs::write(world.path("members.json"), list(&[HA, S1, S2])).unwrap();
+    assert_page(&world, world.process(TOOL).env("SERF_RPC_ADDR", "127.0.0.1:1"));
 }

@@ -10,4 +10,5 @@ mod balancer;
 mod differences;
 mod metrics;
 mod one;
+mod page;
 mod table;
