@@ -73,7 +73,7 @@ trap clean_up EXIT
 say "formatting and lints"
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
-git ls-files -z '*.sh' 'services.d/*/run' 'services.d/*/log/run' 'services.d/*/finish' bench/run fuzz/run base/init base/with-contenv 'base/cont-init.d/*' .ci/run |
+git ls-files -z '*.sh' 'services.d/*/run' 'services.d/*/log/run' 'services.d/*/finish' bench/run fuzz/run base/init base/with-contenv 'base/cont-init.d/*' 'debian/p*' .ci/run |
     xargs -0 shellcheck
 
 say "unit and black-box tests"

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Makes a Debian package of the tools, with man pages, completions, the default template and systemd units, for Debian
+# 12 and 13. Installs cargo-deb if it is missing.
+#
+# Usage: ./build-deb.sh
+set -eu
+
+say() { echo "==> $*"; }
+die() {
+    echo "build-deb.sh: $*" >&2
+    exit 1
+}
+
+case ${1:-} in
+    '') ;;
+    -h | --help)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    *) die "unknown argument '$1', see --help" ;;
+esac
+cd "$(dirname "$0")"
+umask 022
+PATH=${HOME:-/root}/.cargo/bin:$PATH # as in provision.sh
+command -v cargo >/dev/null || die "no cargo: ./provision.sh installs it"
+cargo deb --version >/dev/null 2>&1 || {
+    say "installing cargo-deb"
+    cargo install --locked cargo-deb || die "cargo-deb cannot be installed"
+}
+
+# As in build-images.sh, so that what is compiled there is not compiled again.
+triple=$(uname -m)-unknown-linux-gnu
+work=target/deb
+say "compiling the tools"
+for packages in '' '-p scale-nodes'; do
+    # shellcheck disable=SC2086 # a list of options
+    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
+        cargo build --release --locked --target "$triple" --target-dir target $packages || die "the tools do not compile"
+done
+rm -rf "$work"
+cargo run --quiet --locked --target-dir target -p manual -- "$work/manual" || die "the man pages cannot be made"
+for page in "$work"/manual/man1/*; do
+    tool=$(basename "$page" .1)
+    install -D -m 755 "target/$triple/release/$tool" "$work/bin/$tool"
+done
+package=$(cargo deb --quiet --no-build --no-strip -p manual --target "$triple" --output "$work/") || die "the package cannot be made"
+dpkg-deb --info "$package" | sed 's/^/    /'
+say "made $package: apt install ./$package"
