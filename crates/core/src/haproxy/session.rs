@@ -195,7 +195,7 @@ impl Early {
         Some(Self { connection, worker })
     }
 
-    /// The conversation, begun as by [`Session::begin`], and the answer; `None` when it is another worker that takes the
+    /// The conversation, begun as by `Session::begin`, and the answer; `None` when it is another worker that takes the
     /// traffic, or when it does not answer in time.
     #[must_use]
     pub fn answer(mut self) -> Option<(Session, String)> {
