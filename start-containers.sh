@@ -86,6 +86,13 @@ check_name() {
         die "the container $1 is not of this lab, or on another network: 'docker rm -f $1', or choose a PREFIX"
 }
 
+# Ends if the balancer of another lab is on the network: members of both would be one cluster.
+check_network() {
+    other=$(lab_containers --filter "label=$image_label=ha" --filter "label=$how_label" --format '{{.Names}}' | grep -vxF "$ha" | head -n 1)
+    [ -z "$other" ] ||
+        die "the lab of $other is on the network $network: choose another NETWORK too, or remove that lab by 'down' first"
+}
+
 # Makes the key of the gossip if there is none: only root and the user of the images can read it. Made in a container,
 # because this user need not be root.
 make_key() {
@@ -177,6 +184,7 @@ stop_others() {
 
 start() {
     ./provision.sh
+    check_network
     check_port HTTP_PORT "$http_port"
     check_port STATS_PORT "$stats_port"
     check_port SOCKET_PORT "$socket_port"

@@ -104,7 +104,7 @@ pub fn run(tool: &ShowNodes, reporter: &Reporter) -> Result<Exit> {
     let mut containers = Containers::default();
     loop {
         let view = tool.settled(&mut containers);
-        let (text, exit) = tool.text(&view);
+        let (text, exit) = tool.text(&view, &mut containers);
         let written = match &tool.output {
             Some(path) => replace(path, text.as_bytes(), 0o644).with_context(|| format!("write {}", path.display())),
             None => match tool.print(&text) {
@@ -144,14 +144,15 @@ impl ShowNodes {
         view
     }
 
-    fn text(&self, view: &View) -> (String, Exit) {
+    fn text(&self, view: &View, containers: &mut Containers) -> (String, Exit) {
         let differs = !view.drift.is_empty() || !view.states.unreadable().is_empty();
         let exit = if differs { Exit::Failed } else { Exit::Done };
         let counters = || Counters::load(&counters_path(&self.options.process.master_socket));
         let style = Style::of_stdout();
         match &self.name {
             _ if self.metrics => (metrics::metrics(view, &counters()), Exit::Done),
-            Some(name) => text::one(view, name, &self.run_options.log_file, self.json, style),
+            Some(name) => text::one(view, name, &self.run_options.log_file, self.json, style)
+                .unwrap_or_else(|| (text::no_node(name, view.states.role_of(name, containers), &self.role.role), Exit::Failed)),
             None if self.json => (text::json(view, counters().generation()), exit),
             None => (text::all(view, style), exit),
         }

@@ -1,6 +1,7 @@
 //! The four states, each read as it is now. One that cannot be read does not hide the others.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use lb_core::haproxy;
 use lb_core::members::Listed;
@@ -12,6 +13,8 @@ use lb_core::registry::{Listing, Registry};
 use lb_core::render::Template;
 use lb_core::serf;
 use serde::Deserialize;
+
+use crate::containers::Containers;
 
 /// What could be read, or why not.
 pub type Read<T> = Result<T, String>;
@@ -84,6 +87,20 @@ impl Server {
 }
 
 impl States {
+    /// The role of the alive member with this name, container or address.
+    #[must_use]
+    pub fn role_of(&self, asked: &str, containers: &mut Containers) -> Option<&str> {
+        let alive = || self.members.iter().flatten().filter(|member| member.status == "alive");
+        let address = |member: &Listed| member.address.parse::<IpAddr>().ok();
+        containers.find(alive().filter_map(address));
+        let is = |member: &&Listed| {
+            let address = address(member);
+            member.name == asked
+                || address.is_some_and(|address| address.to_string() == asked || containers.name(address) == Some(asked))
+        };
+        alive().find(is).map(|member| member.tags.get("role").map_or("", String::as_str))
+    }
+
     /// Reads all of them.
     #[must_use]
     pub fn read(options: &PublishOptions) -> Self {

@@ -68,9 +68,25 @@ fn unreadable(view: &View) -> Vec<Value> {
     view.states.unreadable().into_iter().map(entry).collect()
 }
 
-/// One node: where it is, and how it came there.
+/// What is told of a name that no node has. `role` is that of the member that has it, when it is one.
 #[must_use]
-pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) -> (String, Exit) {
+pub fn no_node(asked: &str, role: Option<&str>, wanted: &str) -> String {
+    let (asked, wanted) = (Quoted(asked), Quoted(wanted));
+    match role {
+        Some(role) => {
+            let role = Quoted(role);
+            format!("{asked}: a member of the role {role}, and only {wanted} is load-balanced: start it with ROLE={wanted}\n")
+        }
+        None => format!(
+            "{asked}: no node has this name, container or address, and the log tells of none: does it run (docker ps), on \
+             this network, and is it ready (docker logs)?\n"
+        ),
+    }
+}
+
+/// One node: where it is, and how it came there; `None` when nothing is known of it.
+#[must_use]
+pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) -> Option<(String, Exit)> {
     let is = |row: &&Row| row.name == asked || row.container.as_deref() == Some(asked) || row.address.as_deref() == Some(asked);
     let row = view.nodes.rows.get(asked).or_else(|| view.nodes.rows.values().find(is));
     let name = row.map_or(asked, |row| &row.name);
@@ -80,10 +96,10 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
     let exit = if known && drift.is_empty() && view.states.unreadable().is_empty() { Exit::Done } else { Exit::Failed };
     if as_json {
         let document = json!({ "node": row, "drift": drift, "unreadable": unreadable(view), "history": history });
-        return (format!("{document}\n"), exit);
+        return Some((format!("{document}\n"), exit));
     }
     if !known {
-        return (format!("{}: no node has this name, container or address, and the log tells of none\n", Quoted(asked)), exit);
+        return None;
     }
     let mut text = String::new();
     let mut line = |head: &str, what: &str| text += &format!("{}{what}\n", style.paint(Colour::Bold, &format!("{head:10}")));
@@ -109,7 +125,7 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
     for entry in &history.lines {
         text += &format!("{} {}: {}\n", entry.time, entry.tool, entry.message);
     }
-    (text, exit)
+    Some((text, exit))
 }
 
 fn where_it_is(row: &Row, unknown: &[&str], line: &mut impl FnMut(&str, &str)) {

@@ -71,6 +71,20 @@ fn a_node_that_is_gone_is_explained_by_the_log() {
 fn an_unknown_node_is_exit_1() {
     let balancer = Balancer::start(&[]);
     balancer.show().assert().success().stdout("no node\n");
-    let told = "'no\\u{1b}such': no node has this name, container or address, and the log tells of none\n";
-    balancer.show().arg("no\u{1b}such").assert().code(1).stdout(told);
+    let told = "'no\\u{1b}such': no node has this name, container or address, and the log tells of none: ";
+    let run = balancer.show().arg("no\u{1b}such").assert().code(1);
+    assert!(stdout(&run).starts_with(told) && stdout(&run).contains("is it ready (docker logs)?"), "{}", stdout(&run));
+}
+
+#[test]
+fn a_member_of_another_role_is_told_its_role() {
+    let s1 = Agent::start("s1", &["role=bakend"]);
+    let balancer = Balancer::start(&[]);
+    s1.join(&balancer.agent);
+    balancer.knows(&["s1", "alive"]);
+    let told = "'s1': a member of the role 'bakend', and only 'backend' is load-balanced: start it with ROLE='backend'\n";
+    for asked in ["s1", &s1.address().to_string()] {
+        let text = stdout(&balancer.show().arg(asked).assert().code(1));
+        assert_eq!(text.replace(&format!("'{}'", s1.address()), "'s1'"), told);
+    }
 }
