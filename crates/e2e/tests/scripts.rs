@@ -177,6 +177,21 @@ fn a_port_that_is_taken_is_named_and_nothing_is_started() {
 }
 
 #[test]
+fn a_second_lab_on_the_same_network_is_refused_and_the_first_goes_on() {
+    let first = Scripts::new("one");
+    let _ = docker(&["network", "create", &first.network]);
+    let ha = e2e::Container { name: format!("{}ha", first.prefix) };
+    let label = "softengheigvd.start=here";
+    let _ = docker(&["run", "-d", "--name", &ha.name, "--label", label, "--network", &first.network, "softengheigvd/ha"]);
+    let second = Scripts { prefix: format!("{}two-", first.prefix), network: first.network.clone() };
+    let output = second.start("", ["0"; 3]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let errors = text(&output.stderr);
+    assert!(errors.lines().count() == 1 && errors.contains("NETWORK") && errors.contains(&ha.name), "{errors}");
+    assert_eq!(first.containers(), ["ha"]);
+}
+
+#[test]
 fn wrong_arguments_are_told_and_nothing_is_started() {
     let lab = Scripts::new("arguments");
     for (argument, ports) in

@@ -117,3 +117,28 @@ fn the_tools_together_have_at_most_ten_megabytes() {
         assert_eq!(text(&linked.stdout).trim(), "0", "{tool} is not static");
     }
 }
+
+#[test]
+fn a_container_that_finds_nobody_says_so_once() {
+    let lab = Lab::new(Look::Hardened);
+    let node = lab.node("s1");
+    let said = || node.logs().matches("join: no other member is found").count();
+    eventually("it is said", 90, || if said() > 0 { Ok(()) } else { Err(node.logs()) });
+    // Three looks more.
+    let pid = || node.service_pid("join");
+    for _ in 0..3 {
+        let before = pid();
+        eventually("the next look", 30, || if pid() == before { Err("the same pid".to_owned()) } else { Ok(()) });
+    }
+    assert_eq!(said(), 1, "{}", node.logs());
+}
+
+#[test]
+fn the_images_have_man_pages_and_completions() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer("ha");
+    let page = balancer.exec(&["zcat", "/usr/local/share/man/man1/show-nodes.1.gz"]);
+    assert!(page.contains(".SH DESCRIPTION"), "{page}");
+    let completion = balancer.exec(&["bash", "-ic", "complete -p show-nodes"]);
+    assert!(completion.ends_with(" show-nodes\n"), "{completion}");
+}
