@@ -22,12 +22,12 @@ const LARGEST: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum SerfError {
     /// There is no agent, or it went away.
-    #[error("serf agent at {address}: {}", .source.to_string().to_lowercase())]
+    #[error("serf agent at {address}: {}", .reason.to_string().to_lowercase())]
     Io {
         /// Where it should be.
         address: String,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said; not named `source`, so that a chain of errors does not say it again.
+        reason: io::Error,
     },
     /// It took too long.
     #[error("serf agent at {address} did not answer in {LIMIT:?}")]
@@ -163,11 +163,11 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn failed(address: &str, source: io::Error) -> SerfError {
+fn failed(address: &str, reason: io::Error) -> SerfError {
     let address = address.to_owned();
-    match source.kind() {
+    match reason.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => SerfError::TimedOut { address },
-        _ => SerfError::Io { address, source },
+        _ => SerfError::Io { address, reason },
     }
 }
 
