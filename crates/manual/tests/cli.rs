@@ -44,6 +44,8 @@ fn every_tool_has_a_page_that_man_finds_no_fault_with() {
         for title in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "SEE ALSO"] {
             assert!(text.lines().any(|line| line == title), "{tool}: no {title}:\n{text}");
         }
+        let documented = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/{tool}.md"));
+        assert!(documented.exists(), "{tool} has no page in docs");
         for shell in [format!("bash/{tool}"), format!("zsh/_{tool}"), format!("fish/{tool}.fish")] {
             assert!(fs::read_to_string(directory.path().join(&shell)).unwrap().contains(&tool), "{shell}");
         }
