@@ -205,7 +205,7 @@ stage_base
 build base "$work/base" --build-arg DEBIAN="$debian" --build-arg SUPERVISOR="$supervisor"
 build ha ha
 build webapp webapp
-docker image prune --force --filter label=softengheigvd.image >/dev/null
+docker image prune --force --filter label=softengheigvd.image --filter until=1h >/dev/null # younger ones may be another build's
 for name in base ha webapp; do
     say "$(docker image inspect --format "softengheigvd/$name {{.Size}}" "softengheigvd/$name" | awk '{ printf "%s: %d MB", $1, $2 / 1e6 }')"
 done
