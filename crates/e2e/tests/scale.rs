@@ -9,10 +9,19 @@ use lb_fixture::Background;
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The tool, as the README starts it, on a lab.
+/// The tool, as the README starts it.
+fn cargo(command: &str) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(TOP).args([command, "--quiet", "--locked", "-p", "scale-nodes"]);
+    cargo
+}
+
+/// The tool on a lab.
 fn scale(lab: &Lab, balancer: &Balancer, options: &[&str]) -> Background {
-    let mut command = Command::new("cargo");
-    command.current_dir(TOP).args(["run", "--quiet", "-p", "scale-nodes", "--"]);
+    // To compile it may take longer than any test waits.
+    assert!(cargo("build").status().unwrap().success());
+    let mut command = cargo("run");
+    command.arg("--");
     command.args(["--socket", &format!("127.0.0.1:{}", balancer.port(9999)), "--image", "softengheigvd/webapp"]);
     command.env("NETWORK", lab.network()).env("PREFIX", format!("{}-", lab.network())).env("SERF_LOG", "/dev/null");
     Background::start(command.args(options))
