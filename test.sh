@@ -79,8 +79,8 @@ git ls-files -z '*.sh' 'services.d/*/run' 'services.d/*/log/run' 'services.d/*/f
 say "unit and black-box tests"
 counted cargo test --locked --no-fail-fast --workspace --exclude e2e
 
-say "fuzz targets, 5 s each"
-SEED=1 ./fuzz/run 5
+say "fuzz targets, 10 s each"
+SEED=1 ./fuzz/run 10
 
 ./build-images.sh
 
