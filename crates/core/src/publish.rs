@@ -68,9 +68,9 @@ pub enum PublishError {
 /// [`PublishError`].
 pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, PublishError> {
     counted(&options.process.master_socket, |steps| {
-        let look = Look::begin(&options.process);
+        // HAProxy works on its answer while the registry is read.
+        let mut look = Some(Look::begin(&options.process));
         let rendering = steps.time("render", || Rendering::read(&options.render, BTreeMap::new()))?;
-        let mut look = Some(look);
         Target::make(&options.process, rendering, steps, |target| {
             target.apply(look.take().unwrap_or_else(|| Look::begin(&options.process)), false)
         })
