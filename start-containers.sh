@@ -228,11 +228,11 @@ start() {
     next=${prefix}s$((nodes + 1))
     cat <<TEXT
 ==> Nodes that answer: $nodes. Open:
-      http://$(where 80)/    JSON from one of the nodes
+      http://$(where 80)/      JSON from one of the nodes
       http://$(where 1936)/    HAProxy's statistics; also at $(where 9999), for commands such as 'show stat'
     Try next:
       docker run -d --network $network --name $next ${key:+--volume $key }softengheigvd/webapp
-      docker exec $ha ls /nodes
+      docker exec $ha show-nodes
       docker exec $ha cat /usr/local/etc/haproxy/haproxy.cfg
       docker stop ${prefix}s1
       docker logs $ha
