@@ -74,6 +74,19 @@ fn only_the_documented_ports_are_open() {
 }
 
 #[test]
+fn sockets_that_control_haproxy_are_in_a_folder_of_its_user_alone() {
+    for look in [Look::Plain, Look::Hardened] {
+        let (_lab, balancer, _nodes) = Lab::with_nodes(look, 1);
+        let modes =
+            balancer.exec(&["sh", "-c", "cd /run/haproxy && stat -c '%n %U %a' . admin.sock master.sock sync.wake running.cfg"]);
+        let expected = ". lb 700\nadmin.sock lb 600\nmaster.sock lb 600\nsync.wake lb 600\nrunning.cfg lb 600\n";
+        assert_eq!(modes, expected);
+        // The key of the gossip, if there is one, is in the agent's configuration.
+        assert_eq!(balancer.exec(&["stat", "-c", "%U %a", "/run/serf/agent.json"]), "lb 600\n");
+    }
+}
+
+#[test]
 fn both_images_are_healthy_and_say_what_they_are() {
     let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
     for container in [&balancer.container, &nodes[0]] {
