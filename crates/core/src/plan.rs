@@ -174,9 +174,12 @@ impl Comparison<'_> {
         if self.has_defaults(key) && line.weight().is_none() && known.is_some_and(|known| known.weight().is_some()) {
             return Err(format!("server {key} has its weight from default-server now"));
         }
-        let ready = (server.is_forced() && !line.has("disabled")).then_some(Action::Ready);
+        let state = match (line.has("disabled"), server.is_in_maintenance()) {
+            (true, is_in_maintenance) => (!is_in_maintenance).then_some(Action::Maintain),
+            (false, _) => server.is_forced().then_some(Action::Ready),
+        };
         let check = (!server.is_checked() && line.has("check")).then_some(Action::Check);
-        Ok([moved, self.weigh(key, line, server), check, ready].into_iter().flatten().collect())
+        Ok([moved, self.weigh(key, line, server), check, state].into_iter().flatten().collect())
     }
 
     fn weigh(&self, key: &ServerKey<'_>, line: &ServerLine<'_>, server: &Server) -> Option<Action> {
@@ -340,6 +343,17 @@ mod tests {
         let stranger = ("x", "172.18.0.8", 3000, 0, 1, 6);
         assert_eq!(run(&same, &same, &[], &[UP, stranger]), ["set server nodes/x state maint", "del server nodes/x"]);
         assert_eq!(run(&same, &same, &[], &[])[0], "add server nodes/s1 172.18.0.2:3000 check");
+    }
+
+    #[test]
+    fn a_server_that_the_file_disables_goes_back_to_maintenance() {
+        let same = config(&["s1 172.18.0.2:3000 check disabled"]);
+        // What the file disables has one more bit in its state, which no command changes.
+        assert!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 5, 1, 6)]).is_empty());
+        for state in [4, 12] {
+            let found = run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, state, 1, 6)]);
+            assert_eq!(found, ["set server nodes/s1 state maint"], "{state}");
+        }
     }
 
     #[test]

@@ -181,8 +181,8 @@ impl Haproxy {
             ["enable", "health", _] if server.options.check => server.checked = true,
             ["disable", "health", _] => server.checked = false,
             ["set", "server", _, "state", "ready"] => (server.maintenance, server.drain) = (false, false),
-            ["set", "server", _, "state", "maint"] => server.maintenance = true,
-            ["set", "server", _, "state", "drain"] => server.drain = true,
+            ["set", "server", _, "state", "maint"] => (server.maintenance, server.drain) = (true, false),
+            ["set", "server", _, "state", "drain"] => (server.maintenance, server.drain) = (false, true),
             ["set", "server", _, "weight", weight] => server.weight = weight.parse().ok().filter(|weight| *weight <= 256)?,
             ["set", "server", _, "addr", address, "port", port] => {
                 (server.address, server.port) = (address.parse().ok()?, port.parse().ok().filter(|port| *port > 0)?);
