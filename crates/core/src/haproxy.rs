@@ -1,7 +1,8 @@
 //! The running HAProxy: its master process and the worker that takes the traffic.
 //!
-//! All commands go through the master's socket, which names the worker that answers (HAProxy 3.0 management
-//! guide, section 9.4): so a command never reaches an old worker that only finishes its connections.
+//! The worker is found through the master's socket, which names the one that answers (HAProxy 3.0 management guide,
+//! section 9.4): so a command never reaches an old worker that only finishes its connections. One that is known is asked
+//! on its own socket ([`Early`]), and has to say that it is the one.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -46,7 +46,7 @@ pub struct ProcessOptions {
     /// HAProxy's master socket, by which it is changed and reloaded
     #[arg(long, env = "HAPROXY_MASTER_SOCKET", value_name = "SOCKET", default_value = "/run/haproxy/master.sock")]
     pub master_socket: PathBuf,
-    /// HAProxy's admin socket, which tells a HAProxy without master socket from none
+    /// HAProxy's admin socket, on which a worker that is known is asked and changed
     #[arg(long, env = "HAPROXY_ADMIN_SOCKET", value_name = "SOCKET", default_value = "/run/haproxy/admin.sock")]
     pub admin_socket: PathBuf,
 }

@@ -1,7 +1,7 @@
 //! The running HAProxy as it is found: a conversation with its worker, the servers that it has, and what it has read.
 //!
 //! HAProxy works on its answer while the caller does something else: the worker that the record names is asked at
-//! once, in one message with the question which worker takes the traffic. If that is another one, it is asked anew.
+//! once, on its own socket, and who it is with it. If that is another one, the master is asked for the right one.
 
 use nix::unistd::getppid;
 
@@ -37,7 +37,7 @@ impl<'a> Look<'a> {
     pub(crate) fn begin(options: &'a ProcessOptions) -> Self {
         let record = Running::load(&record_path(&options.master_socket));
         let early = match &record {
-            Some((Reader::Worker(worker), _)) => Early::ask(&options.master_socket, *worker, SERVERS),
+            Some((Reader::Worker(worker), _)) => Early::ask(&options.admin_socket, *worker, SERVERS),
             _ => None,
         };
         Self { options, record, early }

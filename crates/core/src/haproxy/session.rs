@@ -18,6 +18,9 @@ use crate::running::{ProcessId, Reader};
 /// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
 const LARGEST: usize = 16 << 20;
 
+/// What a worker puts after each answer on its own socket.
+const PROMPT: &str = "\n> ";
+
 /// A connection to one of the sockets.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -112,11 +115,14 @@ fn at_prompt(answer: &[u8]) -> bool {
     last.strip_suffix(b"> ").is_some_and(|name| name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'[' | b']')))
 }
 
-/// A conversation with one worker, through the master: once begun, it reaches that worker or nobody.
+/// A conversation with one worker, through the master or on the worker's own socket: once begun, it reaches that worker
+/// or nobody.
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
     worker: ProcessId,
+    /// What comes after each answer.
+    prompt: String,
     /// The master, if it has not reloaded since it started.
     master: Option<ProcessId>,
 }
@@ -128,7 +134,8 @@ impl Session {
         let processes = connection.ask("show proc")?;
         let Some(worker) = current_worker(&processes).and_then(ProcessId::of_pid) else { return Ok(None) };
         connection.ask(&format!("@!{}", worker.pid))?;
-        Ok(Some(Self { connection, worker, master: first_master(&processes).and_then(ProcessId::of_pid) }))
+        let (prompt, master) = (format!("\n{}> ", worker.pid), first_master(&processes).and_then(ProcessId::of_pid));
+        Ok(Some(Self { connection, worker, prompt, master }))
     }
 
     /// The worker that this session reaches.
@@ -160,13 +167,12 @@ impl Session {
     /// # Errors
     /// [`HaproxyError`] when the worker does not answer in time.
     pub fn ask_all(&mut self, commands: &[String]) -> Result<Vec<String>, HaproxyError> {
-        let prompt = format!("\n{}> ", self.worker.pid);
         let mut answers = Vec::with_capacity(commands.len());
         // So few at a time fit into HAProxy's buffers: while it waits for us to read, it does not read either.
         for batch in commands.chunks(32) {
             self.connection.send(&batch.join("\n"))?;
-            let text = self.connection.receive(|answer| count(answer, prompt.as_bytes()) == batch.len())?;
-            answers.extend(text.split(&prompt).take(batch.len()).map(|answer| answer.trim().to_owned()));
+            let text = self.connection.receive(|answer| count(answer, self.prompt.as_bytes()) == batch.len())?;
+            answers.extend(text.split(&self.prompt).take(batch.len()).map(|answer| answer.trim().to_owned()));
         }
         Ok(answers)
     }
@@ -178,7 +184,8 @@ impl Session {
     }
 }
 
-/// A command given ahead to a worker that is believed to take the traffic.
+/// A command given ahead to a worker that is believed to take the traffic, on its own socket: the way through the master
+/// takes twice as long.
 #[derive(Debug)]
 pub struct Early {
     connection: Connection,
@@ -189,25 +196,33 @@ impl Early {
     /// Gives the command, and does not wait for the answer. `None` tells that HAProxy cannot be asked; why, the usual
     /// way finds out.
     #[must_use]
-    pub fn ask(master: &Path, worker: ProcessId, command: &str) -> Option<Self> {
-        let mut connection = Connection::open(master, super::LIMIT).ok()??;
-        connection.send(&format!("prompt\nshow proc\n@!{}\n{command}", worker.pid)).ok()?;
+    pub fn ask(admin: &Path, worker: ProcessId, command: &str) -> Option<Self> {
+        let mut connection = Connection::open(admin, super::LIMIT).ok()??;
+        connection.send(&format!("prompt\n{command}\nshow info")).ok()?;
         Some(Self { connection, worker })
     }
 
-    /// The conversation, begun as by `Session::begin`, and the answer; `None` when it is another worker that takes the
-    /// traffic, or when it does not answer in time.
+    /// The conversation and the answer; `None` when it does not answer in time, or when it is another worker that does,
+    /// or one that is about to end: shortly after a reload the socket can still lead to the old one.
     #[must_use]
     pub fn answer(mut self) -> Option<(Session, String)> {
-        let pid = self.worker.pid;
-        let prompt = format!("\n{pid}> ");
-        // The master answers in its place when it has no such worker, and that is short.
-        let nobody = |answer: &[u8]| answer.len() < 4096 && count(answer, b"find the target PID") > 0;
-        let text = self.connection.receive(|answer| answer.ends_with(prompt.as_bytes()) || nobody(answer)).ok()?;
-        let (processes, answer) = text.strip_suffix(&prompt)?.split_once(&format!("> {pid}> "))?;
-        let same = current_worker(processes).and_then(ProcessId::of_pid) == Some(self.worker);
-        same.then(|| (Session { connection: self.connection, worker: self.worker, master: None }, answer.trim_end().to_owned()))
+        let text = self.connection.receive(|answer| last_answer(answer).is_some_and(|last| last.starts_with(b"Name: "))).ok()?;
+        let (answer, info) = text.strip_prefix(PROMPT)?.strip_suffix(PROMPT)?.rsplit_once(PROMPT)?;
+        let says = |line: &str| info.lines().any(|found| found == line);
+        let is_it = says(&format!("Pid: {}", self.worker.pid)) && ProcessId::of_pid(self.worker.pid) == Some(self.worker);
+        if !is_it || !says("Stopping: 0") {
+            return None;
+        }
+        let session = Session { connection: self.connection, worker: self.worker, prompt: PROMPT.to_owned(), master: None };
+        Some((session, answer.trim_end().to_owned()))
     }
+}
+
+/// What a worker says between its last two prompts.
+fn last_answer(text: &[u8]) -> Option<&[u8]> {
+    let text = text.strip_suffix(PROMPT.as_bytes())?;
+    let prompt = text.windows(PROMPT.len()).rposition(|window| window == PROMPT.as_bytes())?;
+    text.get(prompt + PROMPT.len()..)
 }
 
 /// How often `word` is in `text`.
