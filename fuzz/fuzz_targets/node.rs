@@ -24,14 +24,14 @@ fn check_file(directory: &Path, content: &[u8]) {
         None => (directory.join("s1"), "s1 172.18.0.2".parse().expect("a node")),
     };
     fs::write(&path, content).expect("write");
-    let registry = Registry::new(directory);
-    let listing = registry.list().expect("list");
-    assert!(listing.nodes.values().eq(&node), "{:?}", listing.skipped);
-    assert_eq!(listing.skipped.len(), usize::from(node.is_none()));
-    listing.skipped.iter().for_each(|(_, reason)| check_message(reason));
+    let mut registry = Registry::read(directory).expect("read");
+    assert!(registry.nodes().values().eq(&node), "{:?}", registry.skipped());
+    assert_eq!(registry.skipped().len(), usize::from(node.is_none()));
+    registry.skipped().iter().for_each(|(_, reason)| check_message(reason));
 
     assert_eq!(registry.put(&healed).expect("put"), node.is_none());
-    assert!(registry.list().expect("list").nodes.values().eq([&healed]));
+    assert!(registry.nodes().values().eq([&healed]));
+    assert!(Registry::read(directory).expect("read").nodes().values().eq([&healed]));
     assert!(registry.remove(&healed.name).expect("remove"));
     assert_eq!(fs::read_dir(directory).expect("list").count(), 0);
 }

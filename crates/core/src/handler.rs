@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufReader, IsTerminal};
+use std::mem;
 
 use clap::Args;
 
@@ -53,7 +54,7 @@ pub enum Event {
     Gone,
 }
 
-/// Most bad lines of one event that are told one by one.
+/// Most lines of one event that are told one by one when they come to nothing.
 const TOLD: usize = 100;
 
 /// One change to the registry.
@@ -79,32 +80,39 @@ impl fmt::Display for Change {
 /// # Errors
 /// [`HandlerError`]. Refused lines and nodes are none; they are logged, and told by [`Exit::Refused`].
 pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Result<Exit, HandlerError> {
-    let registry = Registry::new(&options.publish.render.nodes_dir);
-    let mut door = Door { role: &options.role, registry: &registry, room: None, bad: 0, too_many: 0 };
-    let changes = door.read(event, reporter)?;
-    let exit = door.close(reporter);
-    let from_serf = std::env::var_os("SERF_EVENT").is_some();
-    if changes.is_empty() || (from_serf && wake(&pipe_path(&options.publish.process.master_socket))) {
-        return Ok(exit);
+    let mut door = Door { role: &options.role, reporter, bad: 0, too_many: 0 };
+    let mut changes = door.read(event)?;
+    let (nodes, process) = (&options.publish.render.nodes_dir, &options.publish.process);
+    let is_serf = std::env::var_os("SERF_EVENT").is_some();
+    if changes.is_empty() {
+        return Ok(door.exit());
     }
-    let lock = Lock::take(&options.publish.process.config).map_err(PublishError::from)?;
-    for change in &changes {
-        match change {
-            Change::Put(node) => registry.put(node)?,
-            Change::Remove(name) => registry.remove(name)?,
-        };
+    if is_serf && wake(&pipe_path(&process.master_socket)) {
+        // What is wrong with the registry, the other one tells.
+        door.admit(changes, &Registry::read(nodes).unwrap_or_else(|_| Registry::empty(nodes)));
+        return Ok(door.exit());
     }
-    let published = publish(&options.publish, &lock)?;
+    let published = Lock::take(&process.config).map_err(PublishError::from).and_then(|lock| {
+        publish(&options.publish, &lock, |registry| {
+            for change in door.admit(mem::take(&mut changes), registry) {
+                match change {
+                    Change::Put(node) => registry.put(&node)?,
+                    Change::Remove(name) => registry.remove(&name)?,
+                };
+            }
+            Ok(())
+        })
+    });
+    // What kept us from the registry does not keep us from telling what should have come into it.
+    let published = published.inspect_err(|_| changes.iter().take(TOLD).for_each(|change| reporter.say(change)))?;
     reporter.published(&published, &options.log.cause());
-    Ok(if published.left_out.is_empty() { exit } else { Exit::Refused })
+    Ok(if published.left_out.is_empty() { door.exit() } else { Exit::Refused })
 }
 
 /// Where members come in, or do not.
 struct Door<'a> {
     role: &'a RoleOptions,
-    registry: &'a Registry,
-    /// How many more nodes may come in; not known before the first.
-    room: Option<usize>,
+    reporter: &'a Reporter,
     /// Bad lines.
     bad: usize,
     /// Nodes for which there was no room.
@@ -112,64 +120,65 @@ struct Door<'a> {
 }
 
 impl Door<'_> {
-    /// Reads all lines, and logs each: the good ones as what happens, the bad ones with the reason.
-    fn read(&mut self, event: Event, reporter: &Reporter) -> io::Result<Vec<Change>> {
+    /// Reads all lines, and tells the bad ones with the reason.
+    fn read(&mut self, event: Event) -> io::Result<Vec<Change>> {
         let input = io::stdin();
         if input.is_terminal() {
-            reporter.hint("type event lines, NAME ADDRESS ROLE [TAGS], and end them with Ctrl-D");
+            self.reporter.hint("type event lines, NAME ADDRESS ROLE [TAGS], and end them with Ctrl-D");
         }
         let mut changes = Vec::new();
-        read_lines(BufReader::new(input), |number, line| match line.and_then(|line| self.parse(event, line, reporter)) {
-            Ok(Some(change)) if self.has_room(&change) => {
-                reporter.say(&change);
-                changes.push(change);
-            }
-            Ok(Some(_)) => self.too_many += 1,
+        read_lines(BufReader::new(input), |number, line| match line.and_then(|line| self.parse(event, line)) {
+            // However many lines there are, no more are kept than there may be nodes.
+            Ok(Some(Change::Put(_))) if changes.len() >= self.role.max_nodes => self.too_many += 1,
+            Ok(Some(change)) => changes.push(change),
             Ok(None) => {}
             Err(error) => {
                 self.bad += 1;
                 if self.bad <= TOLD {
-                    reporter.say(format_args!("line {number} refused: {error}"));
+                    self.reporter.say(format_args!("line {number} refused: {error}"));
                 }
             }
         })?;
+        if self.bad > TOLD {
+            self.reporter.say(format_args!("{} further lines refused", self.bad - TOLD));
+        }
         Ok(changes)
     }
 
-    fn parse(&self, event: Event, line: &str, reporter: &Reporter) -> Result<Option<Change>, LineError> {
+    fn parse(&self, event: Event, line: &str) -> Result<Option<Change>, LineError> {
         if event == Event::Gone {
             return Ok(Some(Change::Remove(parse_gone(line)?)));
         }
         match parse_present(line, &self.role.role)? {
             Line::Node(node) => Ok(Some(Change::Put(node))),
             Line::Other { name, role } => {
-                reporter.say(format_args!("{} has the role {}, not load-balanced", Quoted(&name), Quoted(&role)));
+                self.reporter.say(format_args!("{} has the role {}, not load-balanced", Quoted(&name), Quoted(&role)));
                 Ok(None)
             }
         }
     }
 
-    /// Whether a node can come in: one that is there already can, and what goes takes no room.
-    fn has_room(&mut self, change: &Change) -> bool {
-        let Change::Put(node) = change else { return true };
-        // A registry that cannot be read is told when it is to be changed.
-        let room = self.room.get_or_insert_with(|| self.role.max_nodes.saturating_sub(self.registry.count().unwrap_or(0)));
-        let is_new = !self.registry.has(&node.name);
-        if is_new && *room == 0 {
-            return false;
+    /// The changes for which the registry has room, each of which is told: a node that is there already can come in, and
+    /// what goes takes no room.
+    fn admit(&mut self, changes: Vec<Change>, registry: &Registry) -> Vec<Change> {
+        let mut room = self.role.max_nodes.saturating_sub(registry.count());
+        let (admitted, refused): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
+            let is_new = matches!(change, Change::Put(node) if !registry.has(&node.name));
+            let is_admitted = !is_new || room > 0;
+            room = room.saturating_sub(usize::from(is_new));
+            is_admitted
+        });
+        for change in &admitted {
+            self.reporter.say(change);
         }
-        *room -= usize::from(is_new);
-        true
+        self.too_many += refused.len();
+        if self.too_many > 0 {
+            self.reporter.say(too_many(self.too_many, self.role.max_nodes));
+        }
+        admitted
     }
 
-    /// Tells what was refused and not yet told.
-    fn close(&self, reporter: &Reporter) -> Exit {
-        if self.bad > TOLD {
-            reporter.say(format_args!("{} further lines refused", self.bad - TOLD));
-        }
-        if self.too_many > 0 {
-            reporter.say(too_many(self.too_many, self.role.max_nodes));
-        }
+    fn exit(&self) -> Exit {
         if self.bad + self.too_many == 0 { Exit::Done } else { Exit::Refused }
     }
 }

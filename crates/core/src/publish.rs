@@ -15,7 +15,7 @@ use crate::program::ProgramError;
 pub use crate::published::{Applied, Published};
 use crate::published::{Servers, Steps};
 use crate::read::{read, read_text};
-use crate::registry::RegistryError;
+use crate::registry::{Registry, RegistryError};
 use crate::render::RenderError;
 use crate::replace::{Staged, remove_if_there, replace};
 use crate::running::{Reader, Running, record_path};
@@ -60,17 +60,25 @@ pub enum PublishError {
     },
 }
 
-/// Renders the registry, replaces the file if it changes, and makes the running HAProxy equal to it. Nodes because of
-/// which HAProxy would refuse the whole are left out. When anything fails, the last good file and process stay. The
-/// caller holds the lock.
+/// Reads the registry, changes it, renders it, replaces the file if it changes, and makes the running HAProxy equal to it.
+/// Nodes because of which HAProxy would refuse the whole are left out. When anything fails, the last good file and process
+/// stay. The caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
-pub fn publish(options: &PublishOptions, _lock: &Lock) -> Result<Published, PublishError> {
+pub fn publish(
+    options: &PublishOptions,
+    _lock: &Lock,
+    change: impl FnOnce(&mut Registry) -> Result<(), RegistryError>,
+) -> Result<Published, PublishError> {
     counted(&options.process.master_socket, |steps| {
         // HAProxy works on its answer while the registry is read.
         let mut look = Some(Look::begin(&options.process));
-        let rendering = steps.time("render", || Rendering::read(&options.render, BTreeMap::new()))?;
+        let rendering = steps.time("render", || {
+            let mut registry = Registry::read(&options.render.nodes_dir)?;
+            change(&mut registry)?;
+            Rendering::of(registry, &options.render, BTreeMap::new())
+        })?;
         Target::make(&options.process, rendering, steps, |target| {
             target.apply(look.take().unwrap_or_else(|| Look::begin(&options.process)), false)
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::members::MemberList;
 use crate::node::NodeName;
-use crate::registry::{Listing, Registry, RegistryError};
+use crate::registry::{Registry, RegistryError};
 
 /// What to do with nodes that the member list does not have at all.
 ///
@@ -37,36 +37,26 @@ pub struct Change {
 ///
 /// # Errors
 /// [`RegistryError`]; what was not done then is done by the next sync.
-pub fn sync(registry: &Registry, list: &MemberList, absent: Absent, most: usize) -> Result<Change, RegistryError> {
-    let listing = registry.list()?;
+pub fn sync(registry: &mut Registry, list: &MemberList, absent: Absent, most: usize) -> Result<Change, RegistryError> {
     let mut change = Change::default();
     let keep = absent == Absent::KeepWhenAlone && list.alive <= 1;
     // What leaves makes room for what comes.
-    for name in names(&listing) {
-        if list.nodes.contains_key(&name) {
-            continue;
-        }
-        if keep && !list.gone.contains(&name) && listing.nodes.contains_key(&name) {
+    for name in registry.names().filter(|name| !list.nodes.contains_key(name)).collect::<BTreeSet<_>>() {
+        if keep && !list.gone.contains(&name) && registry.nodes().contains_key(&name) {
             change.kept.insert(name);
         } else if registry.remove(&name)? {
             change.removed.insert(name);
         }
     }
-    let (known, new): (Vec<_>, Vec<_>) = list.nodes.values().partition(|node| listing.nodes.contains_key(&node.name));
+    let (known, new): (Vec<_>, Vec<_>) = list.nodes.values().partition(|node| registry.nodes().contains_key(&node.name));
     let room = most.saturating_sub(change.kept.len() + known.len());
     change.too_many = new.len().saturating_sub(room);
     for node in known.into_iter().chain(new.into_iter().take(room)) {
-        if listing.nodes.get(&node.name) != Some(node) && registry.put(node)? {
+        if registry.put(node)? {
             change.put.insert(node.name.clone());
         }
     }
     Ok(change)
-}
-
-/// All names that the registry has a file for, valid or not.
-fn names(listing: &Listing) -> BTreeSet<NodeName> {
-    let skipped = listing.skipped.iter().filter_map(|(path, _)| path.file_name()?.to_str()?.parse().ok());
-    listing.nodes.keys().cloned().chain(skipped).collect()
 }
 
 #[cfg(test)]
@@ -83,7 +73,7 @@ mod tests {
 
     fn registry(nodes: &[&str]) -> (tempfile::TempDir, Registry) {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Registry::new(dir.path());
+        let mut registry = Registry::read(dir.path()).unwrap();
         for node in nodes {
             registry.put(&node.parse().unwrap()).unwrap();
         }
@@ -91,39 +81,40 @@ mod tests {
     }
 
     fn nodes(registry: &Registry) -> Vec<String> {
-        registry.list().unwrap().nodes.values().map(ToString::to_string).collect()
+        registry.nodes().values().map(ToString::to_string).collect()
     }
 
     #[test]
     fn the_registry_becomes_the_alive_members() {
-        let (dir, registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2", "s3 1.1.1.3"]);
+        let (dir, _) = registry(&["s1 1.1.1.1", "s2 1.1.1.2", "s3 1.1.1.3"]);
         std::fs::write(dir.path().join("junk"), "").unwrap();
+        let mut registry = Registry::read(dir.path()).unwrap();
         let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
-        let change = sync(&registry, &list, Absent::KeepWhenAlone, 9).unwrap();
+        let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&registry), ["s1 1.1.1.9", "s4 1.1.1.4"]);
         assert_eq!((change.put.len(), change.removed.len()), (2, 3));
         assert!(!dir.path().join("junk").exists());
-        assert_eq!(sync(&registry, &list, Absent::Remove, 9).unwrap(), Change::default());
+        assert_eq!(sync(&mut registry, &list, Absent::Remove, 9).unwrap(), Change::default());
     }
 
     #[test]
     fn an_agent_that_is_alone_removes_only_who_left() {
-        let (_dir, registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2"]);
+        let (_dir, mut registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2"]);
         let list = list(&[("ha", "1.1.1.7", "failed"), ("s2", "1.1.1.2", "left")]);
-        let change = sync(&registry, &list, Absent::KeepWhenAlone, 9).unwrap();
+        let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&registry), ["s1 1.1.1.1"]);
         assert_eq!(change.kept.len(), 1);
-        sync(&registry, &list, Absent::Remove, 9).unwrap();
+        sync(&mut registry, &list, Absent::Remove, 9).unwrap();
         assert!(nodes(&registry).is_empty());
     }
 
     #[test]
     fn of_too_many_nodes_those_that_are_there_stay() {
-        let (_dir, registry) = registry(&["s7 1.1.1.7", "s8 1.1.1.8"]);
+        let (_dir, mut registry) = registry(&["s7 1.1.1.7", "s8 1.1.1.8"]);
         let all = ["s1", "s2", "s7", "s9"].map(|name| (name, "1.1.1.1", "alive"));
-        let change = sync(&registry, &list(&all), Absent::Remove, 2).unwrap();
+        let change = sync(&mut registry, &list(&all), Absent::Remove, 2).unwrap();
         assert_eq!(nodes(&registry), ["s1 1.1.1.1", "s7 1.1.1.1"]);
         assert_eq!(change.too_many, 2);
-        assert_eq!(sync(&registry, &list(&all), Absent::Remove, 2).unwrap(), Change { too_many: 2, ..Change::default() });
+        assert_eq!(sync(&mut registry, &list(&all), Absent::Remove, 2).unwrap(), Change { too_many: 2, ..Change::default() });
     }
 }

@@ -43,7 +43,7 @@ pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes, most: us
     if let Some(list) = list {
         found.registry(states, list, nodes, most);
     }
-    for (path, reason) in states.registry.iter().flat_map(|listing| &listing.skipped) {
+    for (path, reason) in states.registry.iter().flat_map(|registry| registry.skipped()) {
         found.add(
             None,
             "registry",
@@ -83,11 +83,11 @@ impl Found {
         for (name, reason) in &list.refused {
             self.add(Some(name), "registry", format!("the member is refused: {reason}"), remedy(reason));
         }
-        let Ok(listing) = &states.registry else { return };
-        let full = listing.nodes.len() >= most;
+        let Ok(registry) = &states.registry else { return };
+        let full = registry.nodes().len() >= most;
         let way_in = if full { format!("there may be {most} nodes at most, raise MAX_NODES") } else { SYNC.to_owned() };
         for node in list.nodes.values() {
-            match listing.nodes.get(&node.name) {
+            match registry.nodes().get(&node.name) {
                 None => self.add(Some(node.name.as_str()), "registry", "alive, but not in the registry".to_owned(), &way_in),
                 Some(old) if old != node => {
                     let what = format!("the registry has '{old}', the member is '{node}'");
@@ -96,7 +96,7 @@ impl Found {
                 Some(_) => {}
             }
         }
-        for name in listing.nodes.keys().filter(|name| !list.nodes.contains_key(name)) {
+        for name in registry.nodes().keys().filter(|name| !list.nodes.contains_key(name)) {
             let row = nodes.rows.get(name.as_str());
             // Its refusal says the same.
             if row.is_some_and(|row| row.refused.is_some()) {

@@ -94,7 +94,7 @@ impl Nodes {
         if let (Ok(members), Some(list)) = (&states.members, list) {
             nodes.add_members(members, list, role, port);
         }
-        for node in states.registry.iter().flat_map(|listing| listing.nodes.values()) {
+        for node in states.registry.iter().flat_map(|registry| registry.nodes().values()) {
             let row = nodes.row(node.name.as_str());
             row.in_registry = true;
             row.describe(node, port);

@@ -9,7 +9,7 @@ use lb_core::options::{ProcessOptions, PublishOptions};
 use lb_core::plan::Plan;
 use lb_core::publish::{Applied, plan_file};
 use lb_core::read::read_text;
-use lb_core::registry::{Listing, Registry};
+use lb_core::registry::Registry;
 use lb_core::render::Template;
 use lb_core::serf;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ pub struct States {
     /// The member list.
     pub members: Read<Vec<Listed>>,
     /// The registry.
-    pub registry: Read<Listing>,
+    pub registry: Read<Registry>,
     /// The text that the template gives for the registry.
     pub rendered: Read<String>,
     /// The text of the file.
@@ -104,10 +104,10 @@ impl States {
     /// Reads all of them.
     #[must_use]
     pub fn read(options: &PublishOptions) -> Self {
-        let registry = Registry::new(&options.render.nodes_dir).list().map_err(told);
-        let rendered = registry.as_ref().map_err(Clone::clone).and_then(|listing| {
+        let registry = Registry::read(&options.render.nodes_dir).map_err(told);
+        let rendered = registry.as_ref().map_err(Clone::clone).and_then(|registry| {
             let template = Template::load(&options.render.template).map_err(told)?;
-            template.render(listing.nodes.values(), options.render.port, &BTreeMap::new()).map_err(told)
+            template.render(registry.nodes().values(), options.render.port, &BTreeMap::new()).map_err(told)
         });
         let config = &options.process.config;
         Self {

@@ -17,7 +17,6 @@ use lb_core::members::MemberList;
 use lb_core::options::{PublishOptions, RoleOptions, RunOptions};
 use lb_core::publish::publish;
 use lb_core::quote::Quoted;
-use lb_core::registry::Registry;
 use lb_core::serf;
 use lb_core::sync::{Absent, Change, sync};
 
@@ -120,9 +119,12 @@ impl SyncNodes {
     /// Registry, file and process follow the list.
     fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
         let lock = Lock::take(&self.options.process.config)?;
-        let change = sync(&Registry::new(&self.options.render.nodes_dir), list, absent, self.role.max_nodes)?;
-        let refused = self.say(&change, list, reporter);
-        let published = publish(&self.options, &lock)?;
+        let mut refused = false;
+        let published = publish(&self.options, &lock, |registry| {
+            let change = sync(registry, list, absent, self.role.max_nodes)?;
+            refused = self.say(&change, list, reporter);
+            Ok(())
+        })?;
         reporter.published(&published, cause);
         note_sync(&self.options.process.master_socket);
         Ok(if refused || !published.left_out.is_empty() { Exit::Refused } else { Exit::Done })

@@ -98,10 +98,10 @@ fn whatever_a_node_s_file_was_replaced_by_is_removed_with_its_node() {
 fn whatever_a_node_s_file_was_replaced_by_does_not_hide_the_others() {
     for (name, passed_over, breakage) in BREAKAGES {
         let world = broken(breakage);
-        let listing = Registry::new(&world.nodes_dir()).list().unwrap();
-        assert_eq!(listing.nodes.values().map(ToString::to_string).collect::<Vec<_>>(), ["s1 172.18.0.2"], "{name}");
+        let registry = Registry::read(&world.nodes_dir()).unwrap();
+        assert_eq!(registry.nodes().values().map(ToString::to_string).collect::<Vec<_>>(), ["s1 172.18.0.2"], "{name}");
         let skipped: Vec<_> =
-            listing.skipped.iter().filter(|(path, reason)| path.ends_with("s2") && !reason.is_empty()).collect();
-        assert_eq!(skipped.len(), usize::from(passed_over), "{name}: {:?}", listing.skipped);
+            registry.skipped().iter().filter(|(path, reason)| path.ends_with("s2") && !reason.is_empty()).collect();
+        assert_eq!(skipped.len(), usize::from(passed_over), "{name}: {:?}", registry.skipped());
     }
 }

@@ -9,7 +9,7 @@ use super::PublishError;
 use crate::haproxy::HaproxyError;
 use crate::node::{Node, NodeName, Port};
 use crate::options::RenderOptions;
-use crate::registry::{Listing, Registry, RegistryError};
+use crate::registry::{Registry, RegistryError};
 use crate::render::Template;
 
 /// How long the search for offenders may take. Of 1,000 nodes it asks HAProxy some 12 times, of 30 ms each.
@@ -20,7 +20,7 @@ const ENOUGH: usize = 3;
 /// Registry and template, read once for as many texts as are needed.
 #[derive(Debug)]
 pub struct Rendering {
-    listing: Listing,
+    registry: Registry,
     template: Template,
     port: Port,
     settings: BTreeMap<String, String>,
@@ -34,15 +34,24 @@ impl Rendering {
     /// # Errors
     /// [`PublishError::Registry`] and [`PublishError::Render`].
     pub fn read(options: &RenderOptions, settings: BTreeMap<String, String>) -> Result<Self, PublishError> {
-        let listing = match Registry::new(&options.nodes_dir).list() {
+        let registry = match Registry::read(&options.nodes_dir) {
             // A template that is filled in by hand needs no nodes.
             Err(RegistryError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound && !settings.is_empty() => {
-                Listing::default()
+                Registry::empty(&options.nodes_dir)
             }
             result => result?,
         };
+        Self::of(registry, options, settings)
+    }
+
+    /// Reads the template for a registry that was read.
+    pub(super) fn of(
+        registry: Registry,
+        options: &RenderOptions,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Self, PublishError> {
         let template = Template::load(&options.template)?;
-        Ok(Self { listing, template, port: options.port, settings, left_out: BTreeMap::new() })
+        Ok(Self { registry, template, port: options.port, settings, left_out: BTreeMap::new() })
     }
 
     /// The text of the configuration.
@@ -50,19 +59,19 @@ impl Rendering {
     /// # Errors
     /// [`PublishError::Render`].
     pub fn text(&self) -> Result<String, PublishError> {
-        self.text_of(self.listing.nodes.values().filter(|node| !self.left_out.contains_key(&node.name)))
+        self.text_of(self.registry.nodes().values().filter(|node| !self.left_out.contains_key(&node.name)))
     }
 
     /// Registry files that are no node, with the reasons.
     #[must_use]
     pub fn skipped(&self) -> &[(PathBuf, String)] {
-        &self.listing.skipped
+        self.registry.skipped()
     }
 
     /// Takes it apart: [`Self::skipped`], and the nodes that were left out, with HAProxy's words.
     #[must_use]
     pub(super) fn into_skipped(self) -> (Vec<(PathBuf, String)>, BTreeMap<NodeName, String>) {
-        (self.listing.skipped, self.left_out)
+        (self.registry.skipped().to_vec(), self.left_out)
     }
 
     /// Finds the nodes because of which HAProxy refuses the text, in its words `refused`, and leaves them out. Says
@@ -90,7 +99,7 @@ impl Rendering {
         if (search.refusal)(&[])?.is_some() {
             return Ok(false);
         }
-        search.narrow(&self.listing.nodes.values().collect::<Vec<_>>(), refused.to_owned())?;
+        search.narrow(&self.registry.nodes().values().collect::<Vec<_>>(), refused.to_owned())?;
         let found = !search.good.is_empty();
         if found {
             self.left_out = search.offenders;

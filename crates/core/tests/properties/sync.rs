@@ -40,10 +40,10 @@ fn list(members: &[String]) -> MemberList {
 /// What is in the registry before: nodes, and files that are none.
 fn registry(nodes: &BTreeMap<NodeName, Node>, junk: &[NodeName]) -> (tempfile::TempDir, Registry) {
     let directory = tempfile::tempdir().unwrap();
-    let registry = Registry::new(directory.path());
     for name in junk {
         fs::write(directory.path().join(name.as_str()), "half a li").unwrap();
     }
+    let mut registry = Registry::read(directory.path()).unwrap();
     for node in nodes.values() {
         registry.put(node).unwrap();
     }
@@ -67,8 +67,8 @@ proptest! {
         absent in select(&[Absent::Remove, Absent::KeepWhenAlone][..]),
     ) {
         let list = list(&members);
-        let (directory, registry) = registry(&before, &junk);
-        let change = sync(&registry, &list, absent, 100).unwrap();
+        let (directory, mut registry) = registry(&before, &junk);
+        let change = sync(&mut registry, &list, absent, 100).unwrap();
 
         let mut expected = list.nodes.clone();
         if absent == Absent::KeepWhenAlone && list.alive <= 1 {
@@ -83,7 +83,8 @@ proptest! {
 
         // Again, and in another order: nothing more to do.
         for members in [&members, &shuffled] {
-            let change = sync(&registry, &self::list(members), absent, 100).unwrap();
+            let mut registry = Registry::read(directory.path()).unwrap();
+            let change = sync(&mut registry, &self::list(members), absent, 100).unwrap();
             prop_assert_eq!((change.put.len(), change.removed.len()), (0, 0), "{:?}", change);
             prop_assert_eq!(&files(&directory), &after);
         }
@@ -96,10 +97,10 @@ proptest! {
         other in any::nodes(0..6),
         junk in vec(any::name(), 0..3),
     ) {
-        let (one, other) = (registry(&one, &[]), registry(&other, &junk));
-        sync(&one.1, &list(&members), Absent::Remove, 100).unwrap();
-        sync(&other.1, &list(&shuffled), Absent::Remove, 100).unwrap();
+        let (mut one, mut other) = (registry(&one, &[]), registry(&other, &junk));
+        sync(&mut one.1, &list(&members), Absent::Remove, 100).unwrap();
+        sync(&mut other.1, &list(&shuffled), Absent::Remove, 100).unwrap();
         prop_assert_eq!(files(&one.0), files(&other.0));
-        prop_assert_eq!(sync(&one.1, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
+        prop_assert_eq!(sync(&mut one.1, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
     }
 }

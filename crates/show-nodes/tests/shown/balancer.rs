@@ -94,7 +94,7 @@ fn options(world: &World) -> PublishOptions {
 
 fn publish_in(world: &World, cause: &str) {
     let options = options(world);
-    let published = publish(&options, &Lock::take(&options.process.config).unwrap()).unwrap();
+    let published = publish(&options, &Lock::take(&options.process.config).unwrap(), |_| Ok(())).unwrap();
     Reporter::new("sync-nodes", Format::Text, Some(world.log_file()), None).published(&published, cause);
 }
 
