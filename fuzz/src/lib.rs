@@ -66,7 +66,8 @@ pub fn check_rendered(nodes: &BTreeMap<NodeName, Node>) {
     assert!(config.servers.keys().copied().eq(keys), "{text}");
     for (key, line) in &config.servers {
         assert_eq!(line.to_string().split(' ').count(), 18, "{key} {line}");
-        assert!(line.has("check") && !line.has("disabled") && line.weight().is_some(), "{key} {line}");
+        let settings = line.settings();
+        assert!(settings.check && !settings.disabled && settings.weight.is_some(), "{key} {line}");
     }
     let mut process = model::Process::start(&EMPTY).expect("the model knows the image's configuration");
     assert!(matches!(process.publish(&text), Some(Plan::Commands(commands)) if commands.len() == 3 * nodes.len()), "{text}");

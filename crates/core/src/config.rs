@@ -50,6 +50,17 @@ pub struct ServerLine<'a> {
     pub arguments: &'a str,
 }
 
+/// What a `server` line says about a server's state, which commands can change.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Settings<'a> {
+    /// The value of `weight`; of two, HAProxy takes the last.
+    pub weight: Option<&'a str>,
+    /// It has health checks.
+    pub check: bool,
+    /// It starts in maintenance.
+    pub disabled: bool,
+}
+
 /// What a word of a server line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -67,16 +78,19 @@ impl<'a> ServerLine<'a> {
         self.words().filter(keep).map(|(_, word)| word)
     }
 
-    /// The value of `weight`, if the line has one; of two, HAProxy takes the last.
+    /// What the line says about a server's state.
     #[must_use]
-    pub fn weight(&self) -> Option<&'a str> {
-        self.words().filter(|(kind, _)| *kind == Kind::Weight).map(|(_, word)| word).last()
-    }
-
-    /// Whether the line has the keyword `keyword`.
-    #[must_use]
-    pub fn has(&self, keyword: &str) -> bool {
-        self.words().any(|word| word == (Kind::Keyword, keyword))
+    pub fn settings(&self) -> Settings<'a> {
+        let mut settings = Settings::default();
+        for word in self.words() {
+            match word {
+                (Kind::Weight, weight) => settings.weight = Some(weight),
+                (Kind::Keyword, "check") => settings.check = true,
+                (Kind::Keyword, "disabled") => settings.disabled = true,
+                _ => {}
+            }
+        }
+        settings
     }
 
     /// The words, told apart as far as needed: `cookie check` is no health check, but a node that is named so.
@@ -332,7 +346,7 @@ peers p
     #[test]
     fn weight_is_told_from_the_fixed_words() {
         let line = &Config::parse(TEXT).servers[&key("nodes/s1")];
-        assert_eq!(line.weight(), Some("50"));
+        assert_eq!(line.settings(), Settings { weight: Some("50"), check: true, disabled: false });
         assert_eq!(line.fixed().collect::<Vec<_>>(), ["check", "cookie", "s1"]);
     }
 
@@ -341,8 +355,7 @@ peers p
         for name in ["check", "disabled", "weight"] {
             let text = format!("backend nodes\n server {name} 1.1.1.1:1 cookie {name} inter 1s weight 1 weight 5\n");
             let line = Config::parse(&text).servers[&ServerKey { backend: "nodes", server: name }];
-            assert!(!line.has("check") && !line.has("disabled"), "{name}");
-            assert_eq!(line.weight(), Some("5"), "{name}");
+            assert_eq!(line.settings(), Settings { weight: Some("5"), ..Settings::default() }, "{name}");
             assert_eq!(line.fixed().collect::<Vec<_>>(), ["cookie", name, "inter", "1s"]);
         }
     }

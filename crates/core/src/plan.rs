@@ -5,7 +5,7 @@ use std::fmt;
 use std::iter::Peekable;
 use std::net::IpAddr;
 
-use crate::config::{Config, ServerKey, ServerLine};
+use crate::config::{Config, ServerKey, ServerLine, Settings};
 use crate::haproxy::Server;
 use crate::quote::Quoted;
 use crate::running::Running;
@@ -171,19 +171,21 @@ impl Comparison<'_> {
             (Some(known), None) if known.address != line.address => return self.replace(key, line),
             (Some(_), None) => None,
         };
-        if self.has_defaults(key) && line.weight().is_none() && known.is_some_and(|known| known.weight().is_some()) {
+        let settings = line.settings();
+        let had_weight = || known.is_some_and(|known| known.settings().weight.is_some());
+        if self.has_defaults(key) && settings.weight.is_none() && had_weight() {
             return Err(format!("server {key} has its weight from default-server now"));
         }
-        let state = match (line.has("disabled"), server.is_in_maintenance()) {
+        let state = match (settings.disabled, server.is_in_maintenance()) {
             (true, is_in_maintenance) => (!is_in_maintenance).then_some(Action::Maintain),
             (false, _) => server.is_forced().then_some(Action::Ready),
         };
-        let check = (!server.is_checked() && line.has("check")).then_some(Action::Check);
-        Ok([moved, self.weigh(key, line, server), check, state].into_iter().flatten().collect())
+        let check = (!server.is_checked() && settings.check).then_some(Action::Check);
+        Ok([moved, self.weigh(key, settings, server), check, state].into_iter().flatten().collect())
     }
 
-    fn weigh(&self, key: &ServerKey<'_>, line: &ServerLine<'_>, server: &Server) -> Option<Action> {
-        let written = match line.weight() {
+    fn weigh(&self, key: &ServerKey<'_>, settings: Settings<'_>, server: &Server) -> Option<Action> {
+        let written = match settings.weight {
             Some(text) => text.parse().ok()?,
             None if self.has_defaults(key) => return None,
             None => 1,
@@ -195,8 +197,9 @@ impl Comparison<'_> {
         if self.has_defaults(key) {
             return Err(format!("server {key} is new, and a server added at run time ignores default-server"));
         }
-        let check = line.has("check").then_some(Action::Check);
-        let ready = (!line.has("disabled")).then_some(Action::Ready);
+        let settings = line.settings();
+        let check = settings.check.then_some(Action::Check);
+        let ready = (!settings.disabled).then_some(Action::Ready);
         Ok([Some(Action::Add(line.to_string())), check, ready].into_iter().flatten().collect())
     }
 
