@@ -21,6 +21,9 @@ const TEMPLATE: &str = include_str!("../../../ha/config/haproxy.cfg.hb");
 /// Where the tools of the images are built to.
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/x86_64-unknown-linux-gnu/release");
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/member-join.sh");
+const EVENT: &str = "new\t127.0.0.1\tbackend\trole=backend\n";
+/// How many nodes make the registry keep an index (`crates/core/src/registry.rs`).
+const LARGE: usize = 64;
 /// One round of the lab's way for so many of the others: it takes a hundred times as long.
 const SELDOM: usize = 20;
 
@@ -42,7 +45,9 @@ fn main() -> Result<()> {
     println!("| nodes | /bin/true | member-join | in /bin/true | peak memory | the lab's way | in member-join |");
     println!("|---|---|---|---|---|---|---|");
     for nodes in options.nodes {
-        println!("{}", Machine::start(nodes)?.compare(options.rounds)?);
+        let machine = Machine::start(nodes)?;
+        machine.settle();
+        println!("{}", machine.compare(options.rounds)?);
     }
     Ok(())
 }
@@ -86,14 +91,25 @@ impl Machine {
         Ok(Self { dir, _haproxy: container, nodes, port })
     }
 
+    /// Waits until a large registry has its index: files that have just been written are not in it.
+    fn settle(&self) {
+        eventually("the registry has an index", 20, || {
+            for name in ["member-join", "member-leave"] {
+                timed(&mut self.tool(name), EVENT).map_err(|error| error.to_string())?;
+            }
+            let is_there = self.nodes < LARGE || self.dir.path().join("nodes/.index").exists();
+            is_there.then_some(()).ok_or_else(|| "there is none".to_owned())
+        });
+    }
+
     fn compare(&self, rounds: usize) -> Result<String> {
         let (mut nothing, mut ours, mut lab) = (Vec::new(), Vec::new(), Vec::new());
         // The first is not counted: it finds the programs not in memory yet.
         for round in 0..=rounds {
             nothing.push(timed(&mut Command::new("/bin/true"), "")?);
-            ours.push(timed(&mut tool(self.dir.path(), &self.port, "member-join"), &self.event())?);
+            ours.push(timed(&mut self.tool("member-join"), EVENT)?);
             self.is_known(true)?;
-            let _ = timed(&mut tool(self.dir.path(), &self.port, "member-leave"), &self.event())?;
+            let _ = timed(&mut self.tool("member-leave"), EVENT)?;
             self.is_known(false)?;
             if round % SELDOM == 0 {
                 lab.push(self.by_the_lab()?);
@@ -122,14 +138,14 @@ impl Machine {
     fn by_the_lab(&self) -> Result<Duration> {
         let mut command = Command::new(LAB);
         command.env("DIR", self.dir.path()).env("BACKEND_PORT", &self.port).env("NODE_PATH", "/usr/share/nodejs");
-        let time = timed(&mut command, &self.event())?;
-        let _ = timed(&mut tool(self.dir.path(), &self.port, "member-leave"), &self.event())?;
+        let time = timed(&mut command, EVENT)?;
+        let _ = timed(&mut self.tool("member-leave"), EVENT)?;
         self.is_known(false)?;
         Ok(time)
     }
 
-    fn event(&self) -> String {
-        "new\t127.0.0.1\tbackend\trole=backend\n".to_owned()
+    fn tool(&self, name: &str) -> Command {
+        tool(self.dir.path(), &self.port, name)
     }
 
     /// That file and process have the new node, or do not.
@@ -138,7 +154,7 @@ impl Machine {
         ensure!(in_file == there, "the file does not follow");
         // A server that left is deleted when its last health check is over.
         eventually("HAProxy follows", 20, || {
-            let output = tool(self.dir.path(), &self.port, "reload-ha").output().map_err(|error| error.to_string())?;
+            let output = self.tool("reload-ha").output().map_err(|error| error.to_string())?;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             if said.contains("nothing to do") { Ok(()) } else { Err(said) }
         });
@@ -148,12 +164,12 @@ impl Machine {
     /// Most memory that one run has in use, in MB, as GNU time tells it.
     fn peak_memory(&self) -> Result<f64> {
         let file = self.dir.path().join("memory");
-        let tool = tool(self.dir.path(), &self.port, "member-join");
+        let tool = self.tool("member-join");
         let mut command = Command::new("/usr/bin/time");
         command.args(["-f", "%M", "-o"]).arg(&file).arg(tool.get_program());
         command.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let _ = timed(&mut command, &self.event())?;
-        let _ = timed(&mut self::tool(self.dir.path(), &self.port, "member-leave"), &self.event())?;
+        let _ = timed(&mut command, EVENT)?;
+        let _ = timed(&mut self.tool("member-leave"), EVENT)?;
         let kilobytes: f64 = fs::read_to_string(&file)?.trim().parse()?;
         Ok(kilobytes * 1024.0 / 1e6)
     }
