@@ -89,7 +89,7 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
     }
     if is_serf && wake(&pipe_path(&process.master_socket)) {
         // What is wrong with the registry, the other one tells.
-        door.admit(changes, &Registry::read(nodes, None).unwrap_or_else(|_| Registry::empty(nodes)));
+        door.admit(changes, &Registry::read(nodes).unwrap_or_else(|_| Registry::empty(nodes)));
         return Ok(door.exit());
     }
     let published = Lock::take(&process.config).map_err(PublishError::from).and_then(|lock| {

@@ -68,14 +68,14 @@ pub enum PublishError {
 /// [`PublishError`].
 pub fn publish(
     options: &PublishOptions,
-    lock: &Lock,
+    _lock: &Lock,
     change: impl FnOnce(&mut Registry) -> Result<(), RegistryError>,
 ) -> Result<Published, PublishError> {
     counted(&options.process.master_socket, |steps| {
         // HAProxy works on its answer while the registry is read.
         let mut look = Some(Look::begin(&options.process));
         let rendering = steps.time("render", || {
-            let mut registry = Registry::read(&options.render.nodes_dir, Some(lock))?;
+            let mut registry = Registry::read(&options.render.nodes_dir)?;
             change(&mut registry)?;
             Rendering::of(registry, &options.render, BTreeMap::new())
         })?;

@@ -10,7 +10,6 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use walkdir::{DirEntry, WalkDir};
 
-use crate::lock::Lock;
 use crate::node::{Node, NodeName};
 use crate::public::refuse_any;
 use crate::replace::{remove_if_there, replace};
@@ -60,15 +59,16 @@ pub struct Registry {
     directory: PathBuf,
     nodes: BTreeMap<NodeName, Node>,
     skipped: Vec<(PathBuf, String)>,
+    /// The text of an index that is better than the one there is; written with the first change.
+    index: Option<String>,
 }
 
 impl Registry {
     /// Reads all nodes. What is no valid node file is passed over with a reason: one bad file does not hide the others.
-    /// Who holds the lock keeps an index of a large registry, with which it is read sooner the next time.
     ///
     /// # Errors
     /// [`RegistryError::List`] when the directory itself cannot be read, [`RegistryError::Read`] when a file cannot.
-    pub fn read(directory: &Path, lock: Option<&Lock>) -> Result<Self, RegistryError> {
+    pub fn read(directory: &Path) -> Result<Self, RegistryError> {
         let failed = |source| RegistryError::List { path: directory.to_owned(), source };
         refuse_any(directory).map_err(failed)?;
         // Each file is opened from here: the system need not find the way to the directory for each.
@@ -97,8 +97,8 @@ impl Registry {
                 Err(ReadError::System(source)) => return Err(RegistryError::Read { path: entry.into_path(), source }),
             }
         }
-        if is_large && lock.is_some() {
-            index::store(directory, &files);
+        if is_large {
+            registry.index = index::text(&files);
         }
         registry.nodes = files.into_iter().map(|file| (file.node.name.clone(), file.node)).collect();
         Ok(registry)
@@ -107,7 +107,7 @@ impl Registry {
     /// A registry without any node, whose directory need not be there.
     #[must_use]
     pub fn empty(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new() }
+        Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new(), index: None }
     }
 
     /// The nodes by name.
@@ -157,6 +157,7 @@ impl Registry {
         written.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
         self.skipped.retain(|(skipped, _)| *skipped != path);
         self.nodes.insert(node.name.clone(), node.clone());
+        self.store_index();
         Ok(true)
     }
 
@@ -173,7 +174,17 @@ impl Registry {
         let removed = removed.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
         self.skipped.retain(|(skipped, _)| *skipped != path);
         self.nodes.remove(name);
+        if removed {
+            self.store_index();
+        }
         Ok(removed)
+    }
+
+    /// That it cannot be written costs time only.
+    fn store_index(&mut self) {
+        if let Some(text) = self.index.take() {
+            let _ = replace(&self.directory.join(index::NAME), text.as_bytes(), 0o600);
+        }
     }
 }
 
@@ -226,7 +237,7 @@ mod tests {
 
     fn registry() -> (tempfile::TempDir, Registry) {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Registry::read(dir.path(), None).unwrap();
+        let registry = Registry::read(dir.path()).unwrap();
         (dir, registry)
     }
 
@@ -239,7 +250,7 @@ mod tests {
         let (dir, mut registry) = registry();
         assert!(registry.put(&node("s1 172.18.0.2")).unwrap());
         assert_eq!(fs::read_to_string(dir.path().join("s1")).unwrap(), "s1 172.18.0.2\n");
-        assert_eq!((registry.nodes().len(), Registry::read(dir.path(), None).unwrap().nodes().len()), (1, 1));
+        assert_eq!((registry.nodes().len(), Registry::read(dir.path()).unwrap().nodes().len()), (1, 1));
     }
 
     #[test]
@@ -271,7 +282,7 @@ mod tests {
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         registry.put(&node("s1 172.18.0.2")).unwrap();
 
-        let mut registry = Registry::read(dir.path(), None).unwrap();
+        let mut registry = Registry::read(dir.path()).unwrap();
         assert_eq!(registry.nodes().len(), 1);
         assert_eq!(registry.skipped().len(), 7, "{:?}", registry.skipped());
         assert_eq!((registry.names().count(), registry.count()), (8, 8));
@@ -279,14 +290,14 @@ mod tests {
         for name in ["empty", "other", "binary", "long", "folder", "link", "fifo"] {
             assert!(registry.put(&node(&format!("{name} 172.18.0.9"))).unwrap(), "{name}");
         }
-        for registry in [registry, Registry::read(dir.path(), None).unwrap()] {
+        for registry in [registry, Registry::read(dir.path()).unwrap()] {
             assert_eq!((registry.nodes().len(), registry.skipped().len()), (8, 0), "{:?}", registry.skipped());
         }
     }
 
     #[test]
     fn a_missing_directory_is_an_error() {
-        let error = Registry::read(Path::new("/nonexistent"), None).unwrap_err();
+        let error = Registry::read(Path::new("/nonexistent")).unwrap_err();
         assert_eq!(error.to_string(), "read registry /nonexistent");
     }
 }

@@ -73,7 +73,7 @@ mod tests {
 
     fn registry(nodes: &[&str]) -> (tempfile::TempDir, Registry) {
         let dir = tempfile::tempdir().unwrap();
-        let mut registry = Registry::read(dir.path(), None).unwrap();
+        let mut registry = Registry::read(dir.path()).unwrap();
         for node in nodes {
             registry.put(&node.parse().unwrap()).unwrap();
         }
@@ -88,7 +88,7 @@ mod tests {
     fn the_registry_becomes_the_alive_members() {
         let (dir, _) = registry(&["s1 1.1.1.1", "s2 1.1.1.2", "s3 1.1.1.3"]);
         std::fs::write(dir.path().join("junk"), "").unwrap();
-        let mut registry = Registry::read(dir.path(), None).unwrap();
+        let mut registry = Registry::read(dir.path()).unwrap();
         let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
         let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&registry), ["s1 1.1.1.9", "s4 1.1.1.4"]);

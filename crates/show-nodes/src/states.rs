@@ -104,7 +104,7 @@ impl States {
     /// Reads all of them.
     #[must_use]
     pub fn read(options: &PublishOptions) -> Self {
-        let registry = Registry::read(&options.render.nodes_dir, None).map_err(told);
+        let registry = Registry::read(&options.render.nodes_dir).map_err(told);
         let rendered = registry.as_ref().map_err(Clone::clone).and_then(|registry| {
             let template = Template::load(&options.render.template).map_err(told)?;
             template.render(registry.nodes().values(), options.render.port, &BTreeMap::new()).map_err(told)

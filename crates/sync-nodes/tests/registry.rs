@@ -98,7 +98,7 @@ fn whatever_a_node_s_file_was_replaced_by_is_removed_with_its_node() {
 fn whatever_a_node_s_file_was_replaced_by_does_not_hide_the_others() {
     for (name, passed_over, breakage) in BREAKAGES {
         let world = broken(breakage);
-        let registry = Registry::read(&world.nodes_dir(), None).unwrap();
+        let registry = Registry::read(&world.nodes_dir()).unwrap();
         assert_eq!(registry.nodes().values().map(ToString::to_string).collect::<Vec<_>>(), ["s1 172.18.0.2"], "{name}");
         let skipped: Vec<_> =
             registry.skipped().iter().filter(|(path, reason)| path.ends_with("s2") && !reason.is_empty()).collect();

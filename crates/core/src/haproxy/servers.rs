@@ -66,7 +66,7 @@ pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey<'_>, Server>> {
 fn parse_line<'a>(line: &'a str, wanted: &[Option<usize>]) -> Option<(ServerKey<'a>, Server)> {
     let mut words = [None; COLUMNS.len()];
     // By character: to search for the end of such short words costs more than it saves.
-    for (wanted, word) in wanted.iter().zip(line.split(|c| c == ' ')) {
+    for (wanted, word) in wanted.iter().zip(line.split(|c: char| c.is_ascii_whitespace())) {
         if let Some(place) = wanted.and_then(|at| words.get_mut(at)) {
             *place = Some(word);
         }

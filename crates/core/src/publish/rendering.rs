@@ -34,7 +34,7 @@ impl Rendering {
     /// # Errors
     /// [`PublishError::Registry`] and [`PublishError::Render`].
     pub fn read(options: &RenderOptions, settings: BTreeMap<String, String>) -> Result<Self, PublishError> {
-        let registry = match Registry::read(&options.nodes_dir, None) {
+        let registry = match Registry::read(&options.nodes_dir) {
             // A template that is filled in by hand needs no nodes.
             Err(RegistryError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound && !settings.is_empty() => {
                 Registry::empty(&options.nodes_dir)

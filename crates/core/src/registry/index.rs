@@ -16,10 +16,9 @@ use nix::sys::stat::fstatat;
 
 use crate::node::Node;
 use crate::read::read_text;
-use crate::replace::replace;
 
 /// Name of the index.
-const NAME: &str = ".index";
+pub(super) const NAME: &str = ".index";
 /// A file that changed so shortly ago may change again without another time: the clock of file systems ticks every 4 to
 /// 10 ms, on some every second or two.
 const UNSETTLED: Duration = Duration::from_secs(3);
@@ -101,19 +100,19 @@ pub(super) struct Found {
     pub(super) is_new: bool,
 }
 
-/// Writes a new index if that is worth it. That it cannot be written costs time only. The caller holds the lock.
-pub(super) fn store(directory: &Path, files: &[Found]) {
+/// The text of a new index, if that is worth it.
+pub(super) fn text(files: &[Found]) -> Option<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let settled = files.iter().filter(|file| file.stamp.is_settled(now));
     if settled.clone().filter(|file| file.is_new).count() < WORTHWHILE {
-        return;
+        return None;
     }
     let mut text = String::new();
     for Found { node, stamp, .. } in settled {
         // A string takes all that is written to it.
         let _ = writeln!(text, "{} {} {} {node}", stamp.inode, stamp.seconds, stamp.nanoseconds);
     }
-    let _ = replace(&directory.join(NAME), text.as_bytes(), 0o600);
+    Some(text)
 }
 
 #[cfg(test)]
@@ -126,10 +125,8 @@ mod tests {
 
     #[test]
     fn an_index_knows_the_files_that_have_not_changed() {
-        let dir = tempfile::tempdir().unwrap();
         let files: Vec<_> = (10..50).map(|n| found(&format!("s{n} 10.0.0.1 weight={n}"), n, true)).collect();
-        store(dir.path(), &files);
-        let text = Index::load(dir.path());
+        let text = text(&files).unwrap();
         let mut index = Index::of(&text);
         let mut line = |name: &str, seconds| index.line(OsStr::new(name), found("x 10.0.0.1", seconds, true).stamp);
         assert_eq!(line("a", 10), None);
@@ -141,18 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_written_when_enough_files_are_new_and_settled() {
+    fn there_is_a_new_index_when_enough_files_are_new_and_settled() {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-        for (seconds, is_new, count, written) in [
+        for (seconds, is_new, count, is_there) in [
             (now - 9, true, WORTHWHILE, true),
             (now - 9, true, WORTHWHILE - 1, false),
             (now - 9, false, 99, false),
             (now, true, 99, false),
         ] {
-            let dir = tempfile::tempdir().unwrap();
             let files: Vec<_> = (0..count).map(|n| found(&format!("s{n} 10.0.0.1"), seconds, is_new)).collect();
-            store(dir.path(), &files);
-            assert_eq!(Index::load(dir.path()).lines().count(), if written { count } else { 0 });
+            assert_eq!(text(&files).map_or(0, |text| text.lines().count()), if is_there { count } else { 0 });
         }
     }
 

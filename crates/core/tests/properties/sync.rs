@@ -43,7 +43,7 @@ fn registry(nodes: &BTreeMap<NodeName, Node>, junk: &[NodeName]) -> (tempfile::T
     for name in junk {
         fs::write(directory.path().join(name.as_str()), "half a li").unwrap();
     }
-    let mut registry = Registry::read(directory.path(), None).unwrap();
+    let mut registry = Registry::read(directory.path()).unwrap();
     for node in nodes.values() {
         registry.put(node).unwrap();
     }
@@ -83,7 +83,7 @@ proptest! {
 
         // Again, and in another order: nothing more to do.
         for members in [&members, &shuffled] {
-            let mut registry = Registry::read(directory.path(), None).unwrap();
+            let mut registry = Registry::read(directory.path()).unwrap();
             let change = sync(&mut registry, &self::list(members), absent, 100).unwrap();
             prop_assert_eq!((change.put.len(), change.removed.len()), (0, 0), "{:?}", change);
             prop_assert_eq!(&files(&directory), &after);
