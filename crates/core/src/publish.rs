@@ -321,7 +321,7 @@ impl<'a> Target<'a> {
         if !self.differs {
             return Ok(None);
         }
-        let staged = self.steps.time("write", || Staged::write(&self.options.config, self.text.as_bytes(), MODE));
+        let staged = self.steps.time("write", || Staged::write(&self.options.config, &[self.text.as_bytes()], MODE));
         staged.map(Some).map_err(|source| PublishError::Write { path: self.options.config.clone(), source })
     }
 

@@ -105,12 +105,12 @@ impl Template {
         port: Port,
         settings: &BTreeMap<String, String>,
     ) -> Result<String, RenderError> {
-        let addresses: Vec<_> = nodes.into_iter().map(|node| fields(node, port)).collect();
+        let addresses = nodes.into_iter().map(|node| fields(node, port));
         let text = match &self.plain {
-            Some(plain) if settings.is_empty() => plain.fill(&addresses),
+            Some(plain) if settings.is_empty() => plain.fill(addresses),
             _ => engine(&self.text)
                 .map_err(|error| RenderError::Parse { path: self.path.clone(), reason: parse_reason(&error) })?
-                .render("", &Data { addresses, settings })
+                .render("", &Data { addresses: addresses.collect(), settings })
                 .map_err(|error| RenderError::Data { path: self.path.clone(), reason: data_reason(&error) })?,
         };
         if text.trim().is_empty() {

@@ -20,20 +20,21 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Writes `content` to a temporary file in the directory of `target`, with permissions `mode` whatever the umask.
+    /// Writes `content`, piece by piece, to a temporary file in the directory of `target`, with permissions `mode` whatever
+    /// the umask.
     ///
     /// The temporary's name is `.new`, so that what a killed writer left behind is replaced by the next one and
     /// never adds up; a name that begins with a dot is never taken for a node.
     ///
     /// # Errors
     /// Those of the file system; no temporary file is left then.
-    pub fn write(target: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
+    pub fn write(target: &Path, content: &[&[u8]], mode: u32) -> io::Result<Self> {
         let temporary = target.with_file_name(TEMPORARY);
         clear(&temporary)?;
         // `create_new` never follows a link that somebody put there.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let staged = Self { target: target.to_owned(), temporary, committed: false };
-        file.write_all(content)?;
+        content.iter().try_for_each(|piece| file.write_all(piece))?;
         File::set_permissions(&file, Permissions::from_mode(mode))?;
         Ok(staged)
     }
@@ -71,7 +72,7 @@ fn clear(temporary: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of the file system; the old content stays then.
 pub fn replace(target: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    Staged::write(target, content, mode)?.commit()
+    Staged::write(target, &[content], mode)?.commit()
 }
 
 /// Removes a file, and says whether it was there.
@@ -105,7 +106,7 @@ mod tests {
     fn what_is_not_committed_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("f");
-        drop(Staged::write(&target, b"new", 0o644).unwrap());
+        drop(Staged::write(&target, &[b"new"], 0o644).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ServerKey, ServerLine, parse_server};
 use crate::read::read_text;
-use crate::replace::replace;
+use crate::replace::Staged;
 
 /// One process, told from an earlier one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,9 @@ impl Running {
     /// The record, if there is one, and the process that it holds for.
     #[must_use]
     pub fn load(path: &Path) -> Option<(Reader, Self)> {
-        let record = read_text(path).ok()?;
-        let (head, text) = record.split_once("\n\n")?;
-        let mut head = head.lines();
+        let mut text = read_text(path).ok()?;
+        let head: String = text.drain(..text.find("\n\n")? + 2).collect();
+        let mut head = head.trim_end().lines();
         let (kind, process) = head.next()?.split_once(' ')?;
         let (pid, start) = process.split_once(' ')?;
         let process = ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? };
@@ -72,7 +72,7 @@ impl Running {
             _ => return None,
         };
         let leaving = head.map(|line| line.strip_prefix("leaving ").map(str::to_owned));
-        Some((reader, Self { text: text.to_owned(), leaving: leaving.collect::<Option<_>>()? }))
+        Some((reader, Self { text, leaving: leaving.collect::<Option<_>>()? }))
     }
 
     /// The leaving servers, read.
@@ -93,14 +93,13 @@ impl Running {
             Reader::Worker(process) => ("worker", process),
             Reader::Master(process) => ("master", process),
         };
-        let mut record = format!("{kind} {} {}", process.pid, process.start);
+        let mut head = format!("{kind} {} {}", process.pid, process.start);
         for line in &self.leaving {
-            record.push_str("\nleaving ");
-            record.push_str(line);
+            head.push_str("\nleaving ");
+            head.push_str(line);
         }
-        record.push_str("\n\n");
-        record.push_str(&self.text);
-        replace(path, record.as_bytes(), 0o600)
+        head.push_str("\n\n");
+        Staged::write(path, &[head.as_bytes(), self.text.as_bytes()], 0o600)?.commit()
     }
 }
 

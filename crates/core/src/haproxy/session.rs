@@ -206,7 +206,8 @@ impl Early {
     /// or one that is about to end: shortly after a reload the socket can still lead to the old one.
     #[must_use]
     pub fn answer(mut self) -> Option<(Session, String)> {
-        let text = self.connection.receive(|answer| last_answer(answer).is_some_and(|last| last.starts_with(b"Name: "))).ok()?;
+        let mut text =
+            self.connection.receive(|answer| last_answer(answer).is_some_and(|last| last.starts_with(b"Name: "))).ok()?;
         let (answer, info) = text.strip_prefix(PROMPT)?.strip_suffix(PROMPT)?.rsplit_once(PROMPT)?;
         let says = |line: &str| info.lines().any(|found| found == line);
         let is_it = says(&format!("Pid: {}", self.worker.pid)) && ProcessId::of_pid(self.worker.pid) == Some(self.worker);
@@ -214,7 +215,9 @@ impl Early {
             return None;
         }
         let session = Session { connection: self.connection, worker: self.worker, prompt: PROMPT.to_owned(), master: None };
-        Some((session, answer.trim_end().to_owned()))
+        text.truncate(PROMPT.len() + answer.trim_end().len());
+        text.drain(..PROMPT.len());
+        Some((session, text))
     }
 }
 

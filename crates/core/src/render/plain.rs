@@ -47,7 +47,7 @@ impl Plain {
     }
 
     /// The text for these nodes.
-    pub(super) fn fill(&self, nodes: &[Fields<'_>]) -> String {
+    pub(super) fn fill<'a>(&self, nodes: impl IntoIterator<Item = Fields<'a>>) -> String {
         let mut text = self.before.clone();
         for node in nodes {
             for piece in &self.body {
@@ -158,7 +158,7 @@ mod tests {
             understood += 1;
             for count in 0..=nodes.len() {
                 let fields = || nodes.iter().take(count).map(|node| fields(node, "3000".parse().unwrap())).collect::<Vec<_>>();
-                assert_eq!(Some(plain.fill(&fields())), by_engine(template, fields()), "{template:?}");
+                assert_eq!(Some(plain.fill(fields())), by_engine(template, fields()), "{template:?}");
             }
         }
         assert!(understood > 100, "{understood} of {}", all.len());
