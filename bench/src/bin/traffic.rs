@@ -5,6 +5,9 @@
 //! connections. They take turns of a second, and what counts is the median of the ratios within a round: other work on the machine then
 //! slows both sides of a ratio. The processor time a request does not depend on that work as much.
 //!
+//! `unsafe` is `off` with a template without `retry-on`, which loses the requests that a killed node had: what it costs that
+//! HAProxy copies each request so that it can send it again.
+//!
 //! Two kinds of nodes, because the slowest part decides what is seen:
 //!
 //! - HAProxy itself, answering at once: the balancer is what is measured. Load generator and nodes run on the same
@@ -12,6 +15,7 @@
 //! - The sample application: what a user of the lab would see. Mostly Node.js is what is measured.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +24,7 @@ use bench::{machine, percentile};
 use clap::Parser;
 use e2e::docker::{docker, text};
 use e2e::{Balancer, Container, Lab, Look};
+use tempfile::TempDir;
 
 /// Requests a second through the balancer, and what logging them costs.
 #[derive(Debug, Parser)]
@@ -42,6 +47,7 @@ const TARGET: f64 = 0.97;
 const NOISE: f64 = 0.2;
 /// What the balancer and the nodes that answer at once are given to read.
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ha/config/haproxy.cfg.hb");
 const IMAGE: &str = "softengheigvd/ha";
 /// Clock ticks a second in `/proc/<pid>/stat`: on Linux always the same for programs (proc(5), `USER_HZ`).
 const TICKS: f64 = 100.0;
@@ -74,10 +80,14 @@ fn compare(kind: &str, options: &Options, node: impl Fn(&Lab, &str) -> Container
     let lab = Lab::new(Look::Plain);
     let nodes = [node(&lab, "s1"), node(&lab, "s2")];
     let mut turns = vec![Turns::new("minimal", minimal(&lab, &nodes), false)];
-    for log in ["off", "errors", "all"] {
-        let balancer = lab.balancer_with(log, &["-e", &format!("HTTP_LOG={log}")]);
+    let folder = unsafe_template()?;
+    let volume = format!("{}:/config:ro", folder.path().display());
+    for (name, log, options) in
+        [("off", "off", &[][..]), ("errors", "errors", &[]), ("all", "all", &[]), ("unsafe", "off", &["-v", &volume])]
+    {
+        let balancer = lab.balancer_with(name, &[&["-e", &format!("HTTP_LOG={log}")], options].concat());
         let _ = balancer.settled_worker(&nodes.each_ref());
-        turns.push(Turns::new(log, balancer, true));
+        turns.push(Turns::new(name, balancer, true));
     }
     for one in &mut turns {
         one.take(options)?; // the first requests open the connections
@@ -95,6 +105,18 @@ fn compare(kind: &str, options: &Options, node: impl Fn(&Lab, &str) -> Container
         println!("{}", one.row(&turns[0]));
     }
     Ok(turns[1].ratios(&turns[0]))
+}
+
+/// A folder with the template of the image without `retry-on`.
+fn unsafe_template() -> Result<TempDir> {
+    let template = fs::read_to_string(TEMPLATE).with_context(|| format!("read {TEMPLATE}"))?;
+    let kept: Vec<&str> = template.lines().filter(|line| !line.contains("retry-on") && !line.contains("l7-retry")).collect();
+    ensure!(kept.len() + 2 == template.lines().count(), "{TEMPLATE} has other retries");
+    let folder = TempDir::new()?;
+    fs::write(folder.path().join("haproxy.cfg.hb"), kept.join("\n") + "\n")?;
+    // The image's user reads it.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
 }
 
 /// A node that is HAProxy itself. It is a member of the cluster like any other.
