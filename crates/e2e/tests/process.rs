@@ -33,6 +33,25 @@ fn a_join_and_a_leave_start_no_process_and_ask_no_second_haproxy() {
     assert!(live.world.trace().programs() > 1);
 }
 
+/// Then the tools go through the master's.
+#[test]
+fn an_admin_socket_that_may_change_nothing_needs_no_reload() {
+    let live = Live::start(&ONE);
+    let admin = live.world.admin_socket().display().to_string();
+    for level in ["level user", ""] {
+        live.set_template("a");
+        let template = fs::read_to_string(live.world.template()).unwrap();
+        let changed = template.replace(&format!("{admin} mode 600 level admin"), &format!("{admin} mode 600 {level}"));
+        assert_ne!(changed, template);
+        live.world.set_template(&changed);
+        live.command("sync-nodes").args(["--from", "-"]).write_stdin(e2e::live::member_list(ONE.nodes)).assert().success();
+        let before = worker(&live);
+        live.command("member-join").write_stdin("s2\t127.0.0.3\tbackend\tport=9\n").assert().success();
+        live.is(&TWO).unwrap();
+        assert_eq!(worker(&live), before, "{level:?}: it was reloaded");
+    }
+}
+
 #[test]
 fn a_node_that_haproxy_refuses_is_left_out_without_a_reload() {
     let live = Live::start(&ONE);

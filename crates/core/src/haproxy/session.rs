@@ -198,20 +198,21 @@ impl Early {
     #[must_use]
     pub fn ask(admin: &Path, worker: ProcessId, command: &str) -> Option<Self> {
         let mut connection = Connection::open(admin, super::LIMIT).ok()??;
-        connection.send(&format!("prompt\n{command}\nshow info")).ok()?;
+        connection.send(&format!("prompt\n{command}\nshow cli level\nshow info")).ok()?;
         Some(Self { connection, worker })
     }
 
-    /// The conversation and the answer; `None` when it does not answer in time, or when it is another worker that does,
-    /// or one that is about to end: shortly after a reload the socket can still lead to the old one.
+    /// The conversation and the answer; `None` when it does not answer in time, when it is another worker that does, or one
+    /// that is about to end, as shortly after a reload, or when nothing may be changed on this socket.
     #[must_use]
     pub fn answer(mut self) -> Option<(Session, String)> {
         let mut text =
             self.connection.receive(|answer| last_answer(answer).is_some_and(|last| last.starts_with(b"Name: "))).ok()?;
-        let (answer, info) = text.strip_prefix(PROMPT)?.strip_suffix(PROMPT)?.rsplit_once(PROMPT)?;
+        let mut answers = text.strip_prefix(PROMPT)?.strip_suffix(PROMPT)?.rsplitn(3, PROMPT);
+        let (info, level, answer) = (answers.next()?, answers.next()?, answers.next()?);
         let says = |line: &str| info.lines().any(|found| found == line);
         let is_it = says(&format!("Pid: {}", self.worker.pid)) && ProcessId::of_pid(self.worker.pid) == Some(self.worker);
-        if !is_it || !says("Stopping: 0") {
+        if !is_it || !says("Stopping: 0") || level.trim() != "admin" {
             return None;
         }
         let session = Session { connection: self.connection, worker: self.worker, prompt: PROMPT.to_owned(), master: None };
