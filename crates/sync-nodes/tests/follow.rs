@@ -210,6 +210,7 @@ fn nothing_is_written_while_nothing_changes() {
     let _s1 = node("s1", &ha);
     let _service = follow(&world, &ha.rpc(), &OFTEN);
     eventually_nodes(&world, &["s1"]);
+    eventually("it is told", || world.log().iter().any(|line| line.contains("published")));
     let before = (world.snapshot(), world.log());
     // Every sync asks the agent, which logs each client.
     let clients = || ha.log().matches("Accepted client").count();
