@@ -57,6 +57,9 @@ pub enum Event {
 /// Most lines of one event that are told one by one when they come to nothing.
 const TOLD: usize = 100;
 
+/// So many nodes of one event are looked at in any case: they may all be there already, whatever the limit is now.
+const MANY: usize = 10_000;
+
 /// One change to the registry.
 enum Change {
     Put(Node),
@@ -128,8 +131,8 @@ impl Door<'_> {
         }
         let mut changes = Vec::new();
         read_lines(BufReader::new(input), |number, line| match line.and_then(|line| self.parse(event, line)) {
-            // However many lines there are, no more are kept than there may be nodes.
-            Ok(Some(Change::Put(_))) if changes.len() >= self.role.max_nodes => self.too_many += 1,
+            // For which there is room is seen later; what no cluster has takes no memory until then.
+            Ok(Some(Change::Put(_))) if changes.len() >= self.role.max_nodes.max(MANY) => self.too_many += 1,
             Ok(Some(change)) => changes.push(change),
             Ok(None) => {}
             Err(error) => {

@@ -133,6 +133,21 @@ fn the_last_line_of_one_name_counts() {
 }
 
 #[test]
+fn nodes_that_are_there_can_change_whatever_the_limit_is_now() {
+    let world = World::new();
+    let event = |last: u8| [1, 2, 3].map(|n| format!("s{n}\t172.18.{n}.{last}\tbackend\t\n")).concat();
+    join(&world, &event(1)).success();
+    for (limit, last) in [("2", 2), ("0", 3)] {
+        let run = |input: String| world.command(TOOL).args(["--max-nodes", limit]).write_stdin(input).assert();
+        run(event(last)).success();
+        assert_eq!(world.nodes(), [1, 2, 3].map(|n| format!("s{n} 172.18.{n}.{last}")));
+        let refused = run("s4\t172.18.4.4\tbackend\t\n".to_owned()).code(65);
+        let line = format!("member-join: 1 nodes refused: there may be {limit} at most (--max-nodes, MAX_NODES)");
+        assert_eq!(said(&refused), [line]);
+    }
+}
+
+#[test]
 fn ten_thousand_members_in_one_event_go_in_and_no_more() {
     let world = World::new();
     let line = |n: usize| format!("s{n}\t10.0.{}.{}\tbackend\tweight=50\n", n / 250, n % 250 + 1);
