@@ -80,8 +80,9 @@ mod tests {
         (dir, registry)
     }
 
-    fn nodes(registry: &Registry) -> Vec<String> {
-        registry.nodes().values().map(ToString::to_string).collect()
+    /// What is in the directory now.
+    fn nodes(dir: &tempfile::TempDir) -> Vec<String> {
+        Registry::read(dir.path()).unwrap().nodes().values().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -91,29 +92,31 @@ mod tests {
         let mut registry = Registry::read(dir.path()).unwrap();
         let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
         let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
-        assert_eq!(nodes(&registry), ["s1 1.1.1.9", "s4 1.1.1.4"]);
+        assert_eq!(nodes(&dir), ["s1 1.1.1.9", "s4 1.1.1.4"]);
         assert_eq!((change.put.len(), change.removed.len()), (2, 3));
         assert!(!dir.path().join("junk").exists());
-        assert_eq!(sync(&mut registry, &list, Absent::Remove, 9).unwrap(), Change::default());
+        for mut registry in [registry, Registry::read(dir.path()).unwrap()] {
+            assert_eq!(sync(&mut registry, &list, Absent::Remove, 9).unwrap(), Change::default());
+        }
     }
 
     #[test]
     fn an_agent_that_is_alone_removes_only_who_left() {
-        let (_dir, mut registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2"]);
+        let (dir, mut registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2"]);
         let list = list(&[("ha", "1.1.1.7", "failed"), ("s2", "1.1.1.2", "left")]);
         let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
-        assert_eq!(nodes(&registry), ["s1 1.1.1.1"]);
+        assert_eq!(nodes(&dir), ["s1 1.1.1.1"]);
         assert_eq!(change.kept.len(), 1);
         sync(&mut registry, &list, Absent::Remove, 9).unwrap();
-        assert!(nodes(&registry).is_empty());
+        assert!(nodes(&dir).is_empty());
     }
 
     #[test]
     fn of_too_many_nodes_those_that_are_there_stay() {
-        let (_dir, mut registry) = registry(&["s7 1.1.1.7", "s8 1.1.1.8"]);
+        let (dir, mut registry) = registry(&["s7 1.1.1.7", "s8 1.1.1.8"]);
         let all = ["s1", "s2", "s7", "s9"].map(|name| (name, "1.1.1.1", "alive"));
         let change = sync(&mut registry, &list(&all), Absent::Remove, 2).unwrap();
-        assert_eq!(nodes(&registry), ["s1 1.1.1.1", "s7 1.1.1.1"]);
+        assert_eq!(nodes(&dir), ["s1 1.1.1.1", "s7 1.1.1.1"]);
         assert_eq!(change.too_many, 2);
         assert_eq!(sync(&mut registry, &list(&all), Absent::Remove, 2).unwrap(), Change { too_many: 2, ..Change::default() });
     }

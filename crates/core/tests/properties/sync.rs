@@ -101,6 +101,8 @@ proptest! {
         sync(&mut one.1, &list(&members), Absent::Remove, 100).unwrap();
         sync(&mut other.1, &list(&shuffled), Absent::Remove, 100).unwrap();
         prop_assert_eq!(files(&one.0), files(&other.0));
-        prop_assert_eq!(sync(&mut one.1, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
+        for mut registry in [one.1, Registry::read(one.0.path()).unwrap()] {
+            prop_assert_eq!(sync(&mut registry, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
+        }
     }
 }
