@@ -3,7 +3,12 @@
 //! Each is one command, `bench/<name>`, which installs and builds what it lacks. All that is compared is measured in one
 //! run, in turns, because machines are shared and noisy: ratios hold, absolute times do not.
 
+use std::fs::{Permissions, set_permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 /// The value below which this share of the values lies (nearest rank).
 ///
@@ -27,6 +32,16 @@ pub fn percentile<T: Copy + PartialOrd>(values: &[T], share: f64) -> T {
 #[must_use]
 pub fn milliseconds(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64() * 1000.0)
+}
+
+/// A folder that the user of a container can read.
+///
+/// # Errors
+/// Those of the file system.
+pub fn shared_folder() -> io::Result<TempDir> {
+    let folder = TempDir::new()?;
+    set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    Ok(folder)
 }
 
 /// The machine that the figures are made on: processor, cores, memory, kernel.

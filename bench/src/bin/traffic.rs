@@ -15,12 +15,11 @@
 //! - The sample application: what a user of the lab would see. Mostly Node.js is what is measured.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bench::{machine, percentile};
+use bench::{machine, percentile, shared_folder};
 use clap::Parser;
 use e2e::docker::{docker, text};
 use e2e::{Balancer, Container, Lab, Look};
@@ -112,10 +111,8 @@ fn unsafe_template() -> Result<TempDir> {
     let template = fs::read_to_string(TEMPLATE).with_context(|| format!("read {TEMPLATE}"))?;
     let kept: Vec<&str> = template.lines().filter(|line| !line.contains("retry-on") && !line.contains("l7-retry")).collect();
     ensure!(kept.len() + 2 == template.lines().count(), "{TEMPLATE} has other retries");
-    let folder = TempDir::new()?;
+    let folder = shared_folder()?;
     fs::write(folder.path().join("haproxy.cfg.hb"), kept.join("\n") + "\n")?;
-    // The image's user reads it.
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     Ok(folder)
 }
 

@@ -8,13 +8,12 @@ mod clients;
 mod journal;
 mod report;
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bench::shared_folder;
 use clap::Parser;
 use e2e::{Lab, Look, eventually};
 
@@ -111,11 +110,4 @@ fn churn(options: &Options, driver: &mut Driver, folder: &Path) -> Result<(Tally
     tell_to_stop(folder)?;
     let [get, post] = all;
     Ok((get.finish()?, post.finish()?))
-}
-
-/// A folder that the user of the balancer's container can read.
-fn shared_folder() -> Result<tempfile::TempDir> {
-    let folder = tempfile::tempdir()?;
-    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
-    Ok(folder)
 }
