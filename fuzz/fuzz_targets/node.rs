@@ -17,7 +17,7 @@ static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir_in("/de
 
 /// One file with this content, which may be anything: it is the node, or is passed over and then healed.
 fn check_file(directory: &Path, content: &[u8]) {
-    let text = str::from_utf8(content).ok();
+    let text = std::str::from_utf8(content).ok();
     let node = text.and_then(|text| text.parse::<Node>().ok()).filter(|_| content.len() < 1024);
     let (path, healed) = match &node {
         Some(node) => (directory.join(node.name.as_str()), node.clone()),
@@ -38,7 +38,7 @@ fn check_file(directory: &Path, content: &[u8]) {
 
 fuzz_target!(|content: &[u8]| {
     check_file(DIRECTORY.path(), content);
-    let Ok(text) = str::from_utf8(content) else { return };
+    let Ok(text) = std::str::from_utf8(content) else { return };
     let mut nodes = BTreeMap::new();
     for line in text.split('\n') {
         match line.parse::<Node>() {

@@ -166,10 +166,14 @@ impl<'a> Target<'a> {
         let text = steps.time("render", || rendering.text())?;
         let mut target = Self::new(options, text, steps)?;
         let mut applied = work(&mut target);
-        if let Err(PublishError::Haproxy(HaproxyError::Refused(words))) = &applied
+        let found = match &applied {
             // Whatever keeps us from finding them, the refusal is what to tell.
-            && rendering.leave_out_offenders(words, |text| target.refusal(text)).unwrap_or(false)
-        {
+            Err(PublishError::Haproxy(HaproxyError::Refused(words))) => {
+                rendering.leave_out_offenders(words, |text| target.refusal(text)).unwrap_or(false)
+            }
+            _ => false,
+        };
+        if found {
             target.text = rendering.text()?;
             target.differs = target.old.as_ref() != Some(&target.text);
             applied = work(&mut target);

@@ -76,9 +76,8 @@ fn split_at_tag<'a>(text: &'a str, tag: &[&str]) -> Option<(&'a str, &'a str)> {
     for line in text.split_inclusive('\n') {
         // What the engine makes of white space after a tag depends on what comes then.
         let found = line.strip_suffix('\n').unwrap_or(line).trim_start_matches([' ', '\t']);
-        if let Some(words) = found.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"))
-            && words.split([' ', '\t']).filter(|word| !word.is_empty()).eq(tag.iter().copied())
-        {
+        let words = found.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+        if words.is_some_and(|words| words.split([' ', '\t']).filter(|word| !word.is_empty()).eq(tag.iter().copied())) {
             return Some((text.get(..start)?, text.get(start + line.len()..)?));
         }
         start += line.len();
