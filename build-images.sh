@@ -1,12 +1,18 @@
 #!/bin/sh
-# Compiles the tools and builds the images softengheigvd/base, softengheigvd/ha and softengheigvd/webapp.
+# Compiles the tools and builds the images softengheigvd/base, softengheigvd/ha
+# and softengheigvd/webapp.
 #
 # Usage: ./build-images.sh
+#        ./build-images.sh rust    only softengheigvd/rust, Debian 13's Rust, in
+#                                  which test.sh lints
 #
-# SUPERVISOR=s6-overlay|s6   the supervisor of the images. Unless set: as in the image that is there already, else
-#                            s6-overlay if its release can be downloaded, else Debian's s6.
-# S6_OVERLAY_DIR=DIR         a folder that has the files of the s6-overlay release already
+# SUPERVISOR=s6|s6-overlay   the supervisor of the images: s6, Debian's package,
+#                            unless set; s6-overlay is downloaded
+# S6_OVERLAY_DIR=DIR         a folder that has the files of the s6-overlay release
+#                            already; means SUPERVISOR=s6-overlay
 set -eu
+cd "$(dirname "$0")"
+. ./scripts.sh
 
 s6_overlay=3.2.3.0
 s6_overlay_sums='
@@ -18,19 +24,12 @@ a93f02882c6ed46b21e7adb5c0add86154f01236c93cd82c7d682722e8840563  s6-overlay-x86
 imported=softengheigvd/debian:trixie-slim # a name of its own: it is not Docker's image of this name
 work=target/images
 
-say() { echo "==> $*"; }
-die() {
-    echo "build-images.sh: $*" >&2
-    exit 1
-}
-
 # Compiles the tools into $work/base/rootfs/usr/local/bin; a tool has the name of its crate's folder.
 compile_tools() {
     triple=$arch-unknown-linux-gnu
     say "compiling the tools"
-    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
-        cargo build --release --locked --target "$triple" --target-dir target ||
-        die "the tools do not compile"
+    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' CARGO_TERM_PROGRESS_WHEN=never \
+        logged "$work/cargo.log" cargo build --release --locked --target "$triple" --target-dir target
     for main in crates/*/src/main.rs; do
         tool=${main#crates/}
         tool=${tool%%/*}
@@ -43,7 +42,7 @@ compile_tools() {
 
 # Makes man pages, and completions for the bash of `docker exec -it ha bash`.
 make_manual() {
-    cargo run --quiet --locked --target-dir target -p manual -- "$work/manual" || die "the man pages cannot be made"
+    "target/$triple/release/manual" "$work/manual" || die "the man pages cannot be made"
     for tool in "$work/base/rootfs/usr/local/bin"/*; do
         tool=${tool##*/}
         install -D -m 644 "$work/manual/man1/$tool.1" "$work/base/rootfs/usr/local/share/man/man1/$tool.1"
@@ -60,10 +59,13 @@ find_debian() {
     elif docker image inspect "$imported" >/dev/null 2>&1; then
         debian=$imported
         say "Debian: $debian is here, made by debootstrap before"
-    elif timeout 600 docker pull "$debian" >"$work/pull.log" 2>&1; then
+    elif
+        say "pulling $debian"
+        attempt "$work/pull.log" timeout --foreground 600 docker pull "$debian"
+    then
         say "Debian: $debian pulled"
     else
-        say "Debian: no registry gives $debian; making $imported by debootstrap"
+        say "no registry gives $debian; making $imported by debootstrap"
         bootstrap_debian
         debian=$imported
     fi
@@ -79,21 +81,24 @@ debian_mirror() {
     echo "$uri"
 }
 
+# What is left of a run that was killed goes first. The folder is root's alone, so that its name can be known.
 bootstrap_debian() {
     [ "$(id -u)" = 0 ] || die "debootstrap needs root: sudo $0"
     mirror=$(debian_mirror Debian)
     if [ -z "$mirror" ]; then
-        apt-get update >"$work/debootstrap.log" 2>&1 || true
+        logged "$work/debootstrap.log" apt-get -o APT::Update::Error-Mode=any update
         mirror=$(debian_mirror Debian)
     fi
     [ -n "$mirror" ] || die "apt knows no Debian mirror: 'docker pull $debian' by hand, or mend /etc/apt"
     security=$(debian_mirror Debian-Security)
 
-    root=$(mktemp -d -p /var/tmp debian-XXXXXX)
-    trap 'rm -rf --one-file-system "$root"' EXIT
-    trap 'exit 130' INT TERM
-    debootstrap --variant=minbase trixie "$root" "$mirror" >"$work/debootstrap.log" 2>&1 ||
-        die "debootstrap failed: $(tail -n 1 "$work/debootstrap.log") (all of it: $work/debootstrap.log)"
+    root=/var/lib/softengheigvd-debian
+    remove_root
+    trap remove_root EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    logged "$work/debootstrap.log" debootstrap --variant=minbase trixie "$root" "$mirror"
     if [ -n "$security" ]; then
         echo "deb $security trixie-security main" >>"$root/etc/apt/sources.list"
     fi
@@ -103,91 +108,115 @@ bootstrap_debian() {
     rm -rf "$root"/usr/share/info/* "$root"/usr/share/locale/* "$root"/usr/share/man/* \
         "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*
     tar -C "$root" -c . | docker import -c 'CMD ["bash"]' - "$imported" >/dev/null
-    rm -rf --one-file-system "$root"
-    trap - EXIT INT TERM
+    remove_root
+    trap - EXIT HUP INT TERM
 }
 
-# Checks the release's files in folder $1 and puts them into the build context.
-stage_s6_overlay() {
+remove_root() {
+    awk -v root="$root/" 'index($2, root) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount
+    rm -rf --one-file-system "$root"
+}
+
+# Downloads of a release, by their checksums: what a proxy says instead of a file never gets the file's name.
+download_s6_overlay() {
+    have curl || ./provision.sh curl ca-certificates
+    mkdir -p "$cache"
     for file in $s6_overlay_files; do
-        [ -e "$1/$file" ] || die "s6-overlay $s6_overlay: $1/$file is missing"
-        echo "$s6_overlay_sums" | grep " $file\$" | (cd "$1" && sha256sum --check --status) ||
-            die "s6-overlay $s6_overlay: $1/$file has a wrong checksum, it is not the released file: delete it"
-        cp "$1/$file" "$work/base/s6-overlay/"
+        [ ! -e "$cache/$file" ] || continue
+        say "downloading $file"
+        curl -fsSL --connect-timeout 5 --max-time 120 -o "$cache/.new" \
+            "https://github.com/just-containers/s6-overlay/releases/download/v$s6_overlay/$file" 2>"$work/curl.log" ||
+            die "s6-overlay cannot be downloaded: $(tail -n 1 "$work/curl.log"): give a folder that has its files by S6_OVERLAY_DIR, or use Debian's s6, without SUPERVISOR"
+        is_released "$cache/.new" "$file" ||
+            die "s6-overlay: what was downloaded as $file is not the released file; a proxy's page, perhaps: $(head -c 60 "$cache/.new" | tr -cd '[:print:]')"
+        mv "$cache/.new" "$cache/$file"
     done
 }
 
-download_s6_overlay() {
+# is_released PATH NAME: true if the file has the checksum of the release's file NAME.
+is_released() {
+    sum=$(echo "$s6_overlay_sums" | awk -v name="$2" '$2 == name { print $1 }')
+    echo "$sum  $1" | sha256sum --check --status
+}
+
+# Takes the release's files from S6_OVERLAY_DIR, where the next build finds them too.
+copy_s6_overlay() {
+    mkdir -p "$cache"
     for file in $s6_overlay_files; do
-        [ -e "$1/$file" ] || {
-            curl -fsSL --connect-timeout 5 --max-time 120 --create-dirs -o "$1/$file.part" \
-                "https://github.com/just-containers/s6-overlay/releases/download/v$s6_overlay/$file" 2>/dev/null &&
-                mv "$1/$file.part" "$1/$file"
-        } || return 1
+        [ -e "$S6_OVERLAY_DIR/$file" ] || die "S6_OVERLAY_DIR: $S6_OVERLAY_DIR/$file of s6-overlay $s6_overlay is missing"
+        is_released "$S6_OVERLAY_DIR/$file" "$file" ||
+            die "S6_OVERLAY_DIR: $S6_OVERLAY_DIR/$file has a wrong checksum, it is not the file of s6-overlay $s6_overlay"
+        cp "$S6_OVERLAY_DIR/$file" "$cache/.new"
+        mv "$cache/.new" "$cache/$file"
     done
 }
 
 # Sets $supervisor, and stages what it needs.
 choose_supervisor() {
     s6_overlay_files="s6-overlay-noarch.tar.xz s6-overlay-symlinks-noarch.tar.xz s6-overlay-$arch.tar.xz"
-    wanted=${SUPERVISOR:-$(docker image inspect --format '{{index .Config.Labels "supervisor"}}' softengheigvd/base 2>/dev/null || true)}
-    [ -z "${S6_OVERLAY_DIR:-}" ] || wanted=${SUPERVISOR:-s6-overlay}
-    folder=${S6_OVERLAY_DIR:-target/s6-overlay-$s6_overlay}
-    case $wanted in
-        s6 | s6-overlay | '') ;;
-        *) die "SUPERVISOR: '$wanted': must be s6-overlay or s6" ;;
+    cache=target/s6-overlay-$s6_overlay
+    supervisor=${SUPERVISOR:-${S6_OVERLAY_DIR:+s6-overlay}}
+    supervisor=${supervisor:-s6}
+    case $supervisor in
+        s6)
+            install -m 755 base/init "$work/base/rootfs/init"
+            install -D -m 755 base/with-contenv "$work/base/rootfs/usr/bin/with-contenv"
+            install -D -m 755 base/with-contenv "$work/base/rootfs/command/with-contenv"
+            say "supervisor: Debian's s6"
+            ;;
+        s6-overlay)
+            if [ -n "${S6_OVERLAY_DIR:-}" ]; then copy_s6_overlay; else download_s6_overlay; fi
+            for file in $s6_overlay_files; do cp "$cache/$file" "$work/base/s6-overlay/"; done
+            say "supervisor: s6-overlay $s6_overlay"
+            ;;
+        *) die "SUPERVISOR: '$supervisor': must be s6 or s6-overlay" ;;
     esac
-    if [ "$wanted" != s6 ] && { [ -n "${S6_OVERLAY_DIR:-}" ] || download_s6_overlay "$folder"; }; then
-        stage_s6_overlay "$folder"
-        supervisor=s6-overlay
-        say "supervisor: s6-overlay $s6_overlay"
-    elif [ "$wanted" = s6-overlay ]; then
-        die "s6-overlay $s6_overlay cannot be downloaded: give a folder that has its files by S6_OVERLAY_DIR, or SUPERVISOR=s6"
-    else
-        install -m 755 base/init "$work/base/rootfs/init"
-        install -D -m 755 base/with-contenv "$work/base/rootfs/usr/bin/with-contenv"
-        install -D -m 755 base/with-contenv "$work/base/rootfs/command/with-contenv"
-        supervisor=s6
-        [ -n "$wanted" ] || say "s6-overlay $s6_overlay cannot be downloaded"
-        say "supervisor: Debian's s6"
-    fi
 }
 
-# Puts together the folder that becomes the root of the base image.
-stage_base() {
+# Puts together the folders that the images are built from. Their modes are ours, whatever the umask of the clone was.
+stage() {
     cp base/Dockerfile "$work/base/"
     mkdir -p "$work/base/rootfs/etc/services.d"
     cp -R services.d "$work/base/rootfs/etc/services.available"
-    cp -R services.d/forward services.d/join services.d/serf "$work/base/rootfs/etc/services.d/"
+    for service in forward join serf; do
+        cp -R "services.d/$service" "$work/base/rootfs/etc/services.d/"
+    done
     cp -R base/cont-init.d "$work/base/rootfs/etc/"
-    find "$work/base/rootfs/etc" -type d -exec chmod 755 {} +
-    find "$work/base/rootfs/etc" -type f -exec chmod 644 {} +
+    cp -R ha webapp "$work/"
+    chmod -R u=rwX,go=rX "$work/base/rootfs" "$work/ha" "$work/webapp"
     find "$work/base/rootfs/etc" \( -name run -o -name finish -o -path '*/cont-init.d/*' \) -exec chmod 755 {} +
 }
 
-# build NAME CONTEXT [DOCKER OPTION...]
+# build NAME [DOCKER OPTION...]: the image softengheigvd/NAME from the folder $work/NAME
 build() {
     name=$1
-    context=$2
-    shift 2
+    shift
     say "building softengheigvd/$name"
-    docker build -t "softengheigvd/$name" "$@" "$context" >"$work/$name.log" 2>&1 || {
-        tail -n 20 "$work/$name.log" >&2
-        die "softengheigvd/$name: the build failed (all of it: $work/$name.log)"
-    }
+    logged "$work/$name.log" docker build --force-rm -t "softengheigvd/$name" "$@" "$work/$name"
 }
 
-case ${1:-} in
-    '') ;;
-    -h | --help)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown argument '$1', see --help" ;;
+# The Rust of Debian 13, the oldest that the code compiles with.
+build_rust() {
+    mkdir -p "$work/rust"
+    printf '%s\n' "FROM $debian" \
+        'RUN apt-get update && apt-get install -y --no-install-recommends cargo g++ rust-clippy rustfmt && rm -rf /var/lib/apt/lists/*' \
+        >"$work/rust/Dockerfile"
+    build rust
+}
+
+# Ends if the first build would fill up a disk: what it needs is in MB.
+check_space() {
+    ! docker image inspect softengheigvd/base >/dev/null 2>&1 || return 0
+    free=$(df -Pm "$1" | awk 'END { print $4 }')
+    [ "$free" -ge "$2" ] || die "$1 has $free MB free: about $2 MB are needed"
+}
+
+case $#/${1:-} in
+    0/ | 1/rust) ;;
+    1/-h | 1/--help) help ;;
+    *) die "unknown argument '$*', see --help" ;;
 esac
-cd "$(dirname "$0")"
 umask 022
-PATH=${HOME:-/root}/.cargo/bin:$PATH # as in provision.sh
 arch=$(uname -m)
 case $arch in x86_64 | aarch64) ;; *) die "$arch: only x86_64 and aarch64 are supported" ;; esac
 
@@ -195,16 +224,22 @@ case $arch in x86_64 | aarch64) ;; *) die "$arch: only x86_64 and aarch64 are su
 mkdir -p "$work"
 exec 9>"$work/lock"
 flock 9 # the build context is for one build at a time
-rm -rf "$work/base"
+check_space . 500
+check_space "$(docker info --format '{{.DockerRootDir}}')" 1500
+find_debian
+if [ "${1:-}" = rust ]; then
+    build_rust
+    exit
+fi
+rm -rf "$work/base" "$work/ha" "$work/webapp"
 mkdir -p "$work/base/rootfs" "$work/base/s6-overlay"
 choose_supervisor
-find_debian
 compile_tools
 make_manual
-stage_base
-build base "$work/base" --build-arg DEBIAN="$debian" --build-arg SUPERVISOR="$supervisor"
-build ha ha
-build webapp webapp
+stage
+build base --build-arg DEBIAN="$debian" --build-arg SUPERVISOR="$supervisor"
+build ha
+build webapp
 docker image prune --force --filter label=softengheigvd.image --filter until=1h >/dev/null # younger ones may be another build's
 for name in base ha webapp; do
     say "$(docker image inspect --format "softengheigvd/$name {{.Size}}" "softengheigvd/$name" | awk '{ printf "%s: %d MB", $1, $2 / 1e6 }')"

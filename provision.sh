@@ -1,31 +1,41 @@
 #!/bin/sh
-# Installs what the lab needs and this Debian 12 or 13 machine lacks (the Docker engine, Rust 1.85 or newer, a C linker,
-# debootstrap, curl), and starts the engine. Quick when nothing is missing. The other scripts call it by themselves.
+# Installs what the lab needs and this Debian 12 or 13 machine lacks (the Docker
+# engine, Rust 1.85 or newer, a C linker, debootstrap), and starts the engine.
+# Quick when nothing is missing. The other scripts call it by themselves.
 #
-# Usage: ./provision.sh    (as root)
+# Usage: ./provision.sh [PACKAGE...]    (as root)
+#
+# PACKAGE    further packages to install; their services are not started
 set -eu
+cd "$(dirname "$0")"
+. ./scripts.sh
 
 rust=1.85
 log=/var/log/lab-provision.log
+[ -w /var/log ] || log=/dev/null
 export DEBIAN_FRONTEND=noninteractive
-PATH=${HOME:-/root}/.cargo/bin:$PATH # rustup's place, which a root shell often does not look into
-
-say() { echo "==> $*"; }
-die() {
-    echo "provision.sh: $*" >&2
-    exit 1
-}
-have() { command -v "$1" >/dev/null 2>&1; }
-
-# Runs a command, or ends with its last words.
-logged() {
-    "$@" >>"$log" 2>&1 </dev/null || die "'$*' failed: $(tail -n 1 "$log") (all of it: $log)"
-}
 
 need_root() { [ "$(id -u)" = 0 ] || die "$1: run this as root"; }
 
+# apt waits for another one that is installing, and takes a mirror that does not answer for an error.
+apt() { logged "$log" apt-get -o APT::Update::Error-Mode=any -o DPkg::Lock::Timeout=300 "$@"; }
+
+# What apt itself does not wait for: another one that is reading the package lists.
+wait_for_package_lists() {
+    tries=300
+    while grep -q ":$(stat -c %i /var/lib/apt/lists/lock 2>/dev/null || echo none) " /proc/locks; do
+        [ "$tries" != 300 ] || say "waiting for another apt to read the package lists"
+        [ "$tries" != 0 ] || return 0
+        tries=$((tries - 1))
+        sleep 1
+    done
+}
+
 update_package_lists() {
-    [ -n "${updated:-}" ] || logged apt-get update
+    [ -z "${updated:-}" ] || return 0
+    wait_for_package_lists
+    say "reading Debian's package lists"
+    apt update
     updated=yes
 }
 
@@ -38,7 +48,7 @@ install_packages() {
         apt-cache show "$package" >/dev/null 2>&1 && set -- "$@" "$package"
     done
     say "installing $*"
-    logged apt-get install -y --no-install-recommends "$@"
+    apt install -y --no-install-recommends "$@"
 }
 
 engine_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
@@ -49,31 +59,21 @@ rust_is_new_enough() {
     dpkg --compare-versions "${version%% *}" ge "$rust"
 }
 
-# The new one of Debian 12 has a name of its own; Debian 13 has it as cargo.
-install_rust_of_debian() {
+# Debian 13 has it as cargo; the new one of Debian 12 has a name of its own.
+install_rust() {
+    case $(command -v cargo) in
+        '' | /usr/bin/*) ;;
+        *) die "$(command -v cargo) is older than Rust $rust: 'rustup update' makes it newer" ;;
+    esac
+    need_root "missing: Rust $rust or newer"
+    update_package_lists
     for package in cargo cargo-web; do
         candidate=$(apt-cache policy "$package" | awk '/Candidate:/ { print $2 }')
         case $candidate in [0-9]*) ;; *) continue ;; esac
-        if dpkg --compare-versions "$candidate" ge "$rust"; then
-            install_packages "$package"
-            return
-        fi
+        ! dpkg --compare-versions "$candidate" ge "$rust" || break
     done
-}
-
-install_rust() {
-    need_root "missing: Rust $rust or newer"
-    installer=$(mktemp)
-    if curl -fsSL --connect-timeout 5 --max-time 60 -o "$installer" https://sh.rustup.rs 2>>"$log"; then
-        say "installing Rust by rustup"
-        RUSTUP_INIT_SKIP_PATH_CHECK=yes logged sh "$installer" -y --no-modify-path --profile minimal
-    else
-        say "rustup cannot be reached; looking for Debian's Rust"
-        update_package_lists
-        install_rust_of_debian
-    fi
-    rm -f "$installer"
-    rust_is_new_enough || die "cargo $rust or newer is needed and neither rustup nor Debian's packages gave one: install it, then run this again"
+    install_packages "$package"
+    rust_is_new_enough || die "Debian's packages have no Rust $rust or newer: install it by rustup, then run this again"
 }
 
 start_engine() {
@@ -92,25 +92,21 @@ start_engine() {
             reason=$(grep -hs 'failed to start daemon' "$log" /var/log/docker.log | tail -n 1)
             die "the Docker engine does not start: ${reason:-see $log and /var/log/docker.log}"
         fi
+        [ $((tries % 5)) != 0 ] || echo "    the engine does not answer yet"
         sleep 1
     done
 }
 
 case ${1:-} in
-    '') ;;
-    -h | --help)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown argument '$1', see --help" ;;
+    -h | --help) help ;;
+    -*) die "unknown option '$1', see --help" ;;
 esac
-[ -w /var/log ] || log=/dev/null
 
-missing=
-{ have docker && { have dockerd || engine_answers; }; } || missing=docker.io
+missing=$*
+{ have docker && { have dockerd || engine_answers; }; } || missing="$missing docker.io"
+have curl || missing="$missing curl ca-certificates" # cargo needs the certificates
 have debootstrap || missing="$missing debootstrap"
 [ -e /usr/share/keyrings/debian-archive-trixie-stable.gpg ] || missing="$missing debian-archive-keyring"
-have curl || missing="$missing curl ca-certificates"
 case $(cc -print-file-name=libc.a 2>/dev/null) in /*) ;; *) missing="$missing gcc libc6-dev" ;; esac
 # shellcheck disable=SC2086 # a list of packages
 [ -z "$missing" ] || install_packages $missing
