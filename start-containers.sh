@@ -1,17 +1,26 @@
 #!/bin/sh
-# Starts the lab: the balancer ha and the nodes s1, s2 …, on the network heig. Installs, compiles and builds what is
-# missing first. In a lab that runs it changes the number of nodes, and no request is lost: what is as it would be
-# started is kept, nodes beyond N are stopped, those added by hand too. Where ha is not, all is started anew.
+# Starts the lab: the balancer ha and the nodes s1, s2 ... on the network heig.
+# Installs, compiles and builds what is missing first. In a lab that runs it
+# changes the number of nodes, and no request is lost: containers that already
+# match are kept, nodes beyond N are stopped, also those added by hand. If ha
+# does not match, everything is removed and started anew.
 #
-# Usage: ./start-containers.sh [--encrypt] [N]    N nodes, 1 to 50; 2 unless given
-#        ./start-containers.sh down               stops and removes all containers of the lab, and its network
+# Usage: ./start-containers.sh [--encrypt] [N]    N nodes, 1 to 50; default 2
+#        ./start-containers.sh down               stops and removes the containers
+#                                                 and the network of the lab
 #
-# --encrypt    the gossip is encrypted with the key in .serf-key, which is made if it is not there
+# --encrypt    encrypts the gossip with the key in .serf-key, which is made if it
+#              is not there
 #
-# HTTP_PORT, STATS_PORT, SOCKET_PORT   published ports, instead of 80, 1936, 9999; 0 lets Docker choose
-# BIND                                 the address to publish them on, instead of all: BIND=127.0.0.1
-# NETWORK, PREFIX                      another network than heig, and a prefix to the containers' names: a second lab
+# HTTP_PORT, STATS_PORT, SOCKET_PORT    published ports, instead of 80, 1936 and
+#                                       9999; 0 lets Docker choose
+# BIND                                  the address to publish them on, instead of
+#                                       all: BIND=127.0.0.1
+# NETWORK, PREFIX                       another network than heig, and a prefix to
+#                                       the containers' names: a second lab
 set -eu
+cd "$(dirname "$0")"
+. ./scripts.sh
 
 network=${NETWORK:-heig}
 prefix=${PREFIX:-}
@@ -20,12 +29,6 @@ image_label=softengheigvd.image # every image of the lab has it, and so every co
 how_label=softengheigvd.start   # how a container was started
 # Paths that are written to; the user of the images is lb, 10001.
 tmpfs_options=uid=10001,gid=10001,mode=0755
-
-say() { echo "==> $*"; }
-die() {
-    echo "start-containers.sh: $*" >&2
-    exit 1
-}
 
 # Containers of the lab on its network, stopped ones too. $@: what to print of them.
 lab_containers() { docker ps --all --filter "label=$image_label" --filter "network=$network" "$@"; }
@@ -72,11 +75,19 @@ check_port() {
     esac
     [ "$port" -le 65535 ] || die "$1: '$2': must be a port number"
     [ "$port" != 0 ] || return 0
+    case " $checked " in *" $port "*) die "$1: port $port is published twice: choose another one" ;; esac
+    checked="$checked $port"
     own=$(lab_containers --format '{{.Ports}}' | grep -oE "[0-9.]+:$port->" | cut -d : -f 1 | tr '\n' ' ')
     ! is_listened_on "$port" "$own" || {
         holder=$(docker ps --format '{{.Names}} {{.Ports}}' | grep -m 1 ":$port->" | cut -d ' ' -f 1)
         die "port $port is taken by ${holder:-another program}: stop it, or choose another port by $1=..."
     }
+}
+
+# Ends if the user of the containers cannot read the template: the clone may have been made under a strict umask.
+check_config() {
+    unreadable=$(find ha/config \( -type d ! -perm -005 -o -type f ! -perm -004 \) | head -n 1)
+    [ -z "$unreadable" ] || die "the containers' user cannot read $unreadable: chmod -R o+rX ha/config"
 }
 
 # check_name NAME: ends if a container that is not about to be replaced has the name.
@@ -120,6 +131,18 @@ is_kept() {
         lab_containers --format '{{.Names}}' | grep -qxF "$name"
 }
 
+# why_replaced NAME IMAGE: why a container is not kept
+why_replaced() {
+    state=$(docker container inspect --format "{{.State.Running}} {{index .Config.Labels \"$how_label\"}}" "$1" 2>/dev/null) || state=none
+    case $state in
+        none) echo "there is no $1" ;;
+        'true ') echo "$1 was started by hand" ;;
+        false*) echo "$1 does not run" ;;
+        "true $(docker image inspect --format '{{.Id}}' "softengheigvd/$2") "*) echo "$1 was started with other options" ;;
+        *) echo "$1 has an older image" ;;
+    esac
+}
+
 # Stops containers, which finish what they do, and removes them. One may be gone by itself when it has stopped.
 stop_containers() {
     docker stop "$@" >/dev/null || die "$*: not stopped"
@@ -134,7 +157,7 @@ run() {
     shift 2
     say "starting $name"
     # In a session of its own: at Ctrl-C in the middle of it, Docker could make the container after the clean-up.
-    error=$(setsid --wait docker run --detach --name "$name" --label "$how_label=$how" --network "$network" --network-alias serf-cluster \
+    error=$(setsid --wait docker run --detach --name "$name" --hostname "$name" --label "$how_label=$how" --network "$network" --network-alias serf-cluster \
         --read-only --cap-drop ALL --security-opt no-new-privileges \
         --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
         --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
@@ -150,6 +173,7 @@ wait_for_nodes() {
 const [url, wanted] = [process.argv[2], Number(process.argv[3])];
 const deadline = Date.now() + 60_000;
 const hosts = new Set();
+setInterval(() => console.log(`    ${hosts.size} of ${wanted} answer`), 5_000).unref();
 (async () => {
   while (hosts.size < wanted && Date.now() < deadline) {
     try {
@@ -183,8 +207,10 @@ stop_others() {
 }
 
 start() {
+    check_config
     ./provision.sh
     check_network
+    checked=
     check_port HTTP_PORT "$http_port"
     check_port STATS_PORT "$stats_port"
     check_port SOCKET_PORT "$socket_port"
@@ -203,6 +229,9 @@ start() {
     if is_kept "$ha" "$@"; then
         say "keeping $ha"
     else
+        old=$(lab_containers --format '{{.Names}}' | tr '\n' ' ')
+        [ -z "$old" ] || say "$(why_replaced "$ha" ha): removing ${old% }, to start anew"
+        trap 'exit 129' HUP
         trap 'exit 130' INT
         trap 'exit 143' TERM
         trap 'down' EXIT # whatever goes wrong from here on, nothing stays half-started
@@ -217,12 +246,15 @@ start() {
         name=${prefix}s$number
         wanted="$wanted$name "
         ! is_kept "$name" webapp || continue
-        ! docker container inspect "$name" >/dev/null 2>&1 || stop_containers "$name"
+        ! docker container inspect "$name" >/dev/null 2>&1 || {
+            say "$(why_replaced "$name" webapp): stopping it"
+            stop_containers "$name"
+        }
         run "$name" webapp
     done
     say "waiting until every node answers through the balancer"
     wait_for_nodes || die "not every node answered within a minute: $(docker logs --tail 3 "$ha" 2>&1 | tail -n 1)"
-    trap - EXIT INT TERM
+    trap - EXIT HUP INT TERM
     stop_others
 
     next=${prefix}s$((nodes + 1))
@@ -240,7 +272,6 @@ start() {
 TEXT
 }
 
-cd "$(dirname "$0")"
 key= # the volume with the key of the gossip
 [ "${1-}" != --encrypt ] || {
     key=$PWD/.serf-key/key:/run/secrets/serf_encrypt_key:ro
@@ -252,7 +283,7 @@ stats_port=${STATS_PORT:-1936}
 socket_port=${SOCKET_PORT:-9999}
 [ $# -le 1 ] || die "too many arguments, see --help"
 case $nodes in
-    -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' start-containers.sh ;;
+    -h | --help) help ;;
     down) down ;;
     [1-9] | [1-4][0-9] | 50) start ;;
     *) die "'$nodes': must be a number of nodes, 1 to 50, or down; see --help" ;;
