@@ -1,8 +1,10 @@
 //! What runs inside a container: services, their supervisor, `docker stop`.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use e2e::docker::{docker, text};
+use e2e::docker::{docker, text, try_docker};
 use e2e::{Lab, Look, eventually};
 
 #[test]
@@ -42,6 +44,53 @@ fn docker_stop_ends_by_itself_with_0_and_a_graceful_leave() {
             assert!(logs.contains("agent: requesting graceful leave from Serf"), "{logs}");
         }
     }
+}
+
+/// A signal to PID 1 that comes before the supervisor runs was lost: Docker waited for 10 s and killed the container.
+#[test]
+fn docker_stop_in_the_middle_of_the_start_is_heeded() {
+    let lab = Lab::new(Look::Plain);
+    let slow = tempfile::tempdir().unwrap();
+    let script = slow.path().join("05-slow");
+    fs::write(&script, "#!/bin/sh\necho the start takes a while\nsleep 2\n").unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let node = lab.node_with("s1", &["-v", &format!("{}:/etc/cont-init.d/05-slow:ro", script.display())]);
+    let starts = || if node.logs().contains("takes a while") { Ok(()) } else { Err(node.logs()) };
+    eventually("the start script runs", 20, starts);
+    let begin = Instant::now();
+    node.stop();
+    assert!(begin.elapsed() < Duration::from_secs(10), "Docker had to kill it");
+    assert_eq!(node.inspect("{{.State.ExitCode}}"), "0");
+}
+
+#[test]
+fn a_drain_timeout_that_is_no_number_of_seconds_ends_the_start() {
+    for (value, code) in [("abc", 2), ("8s", 2), ("-1", 2), ("123456789", 2), ("08", 0), ("", 0)] {
+        let variable = format!("DRAIN_TIMEOUT={value}");
+        let output = try_docker(&["run", "--rm", "--network", "none", "-e", &variable, "softengheigvd/webapp", "true"], "");
+        assert_eq!(output.status.code(), Some(code), "{value:?}: {}", text(&output.stderr));
+        let said = format!("DRAIN_TIMEOUT: '{value}': must be whole seconds");
+        assert_eq!(text(&output.stderr).contains(&said), code != 0, "{value:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_service_that_ignores_its_signal_is_killed_when_the_drain_time_is_over() {
+    let lab = Lab::new(Look::Hardened);
+    let node = lab.node_with("s1", &["-e", "DRAIN_TIMEOUT=1"]);
+    let pid = || node.service_pid("join");
+    let before = eventually("the service runs", 10, || pid().ok_or("down".to_owned()));
+    let stubborn = "printf '#!/bin/sh\ntrap : TERM\nwhile :; do sleep 1; done\n' >run && s6-svc -r .";
+    let _ = node.exec(&["sh", "-c", &format!("cd /run/service/join && {stubborn}")]);
+    eventually("it ignores the signal", 10, || match pid() {
+        Some(pid) if pid != before => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let _ = node.exec(&["s6-svc", "-d", "/run/service/join"]);
+    eventually("it is down", 10, || match pid() {
+        Some(pid) => Err(format!("pid {pid}")),
+        None => Ok(()),
+    });
 }
 
 #[test]
