@@ -1,5 +1,6 @@
 //! The scripts that a user types, with a network, names and ports of their own.
 
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::process::{Command, Output};
 
 use e2e::docker::{docker, text, try_docker};
 use e2e::http::{Load, get};
-use e2e::{Lab, Look, eventually};
+use e2e::eventually;
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -201,7 +202,62 @@ fn wrong_arguments_are_told_and_nothing_is_started() {
         assert_eq!(output.status.code(), Some(1), "{argument} {ports:?}");
         assert_eq!(text(&output.stderr).lines().count(), 1, "{}", out(&output));
     }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let twice = lab.start("2", ["0", &free, &free]);
+    assert_eq!(
+        text(&twice.stderr),
+        format!("start-containers.sh: SOCKET_PORT: port {free} is published twice: choose another one\n")
+    );
     assert!(!lab.network_is_there());
+}
+
+#[test]
+fn a_balancer_that_was_started_by_hand_is_replaced_and_that_is_said_first() {
+    let lab = Scripts::new("hand");
+    let _ = docker(&["network", "create", &lab.network]);
+    for (name, image) in [("ha", "softengheigvd/ha"), ("s7", "softengheigvd/webapp")] {
+        let _ = docker(&["run", "-d", "--name", &format!("{}{name}", lab.prefix), "--network", &lab.network, image]);
+    }
+    let started = lab.start("1", ["0"; 3]);
+    assert!(started.status.success(), "{}", out(&started));
+    let said = text(&started.stdout);
+    let removing =
+        format!("==> {0}ha was started by hand: removing {0}s7 {0}ha, to start anew\n==> starting {0}ha\n", lab.prefix);
+    assert!(said.contains(&removing), "{said}");
+    assert_eq!(lab.containers(), ["ha", "s1"]);
+    for name in ["ha", "s1"].map(|name| format!("{}{name}", lab.prefix)) {
+        assert_eq!(docker(&["inspect", "--format", "{{.Config.Hostname}}", &name]), name, "docker ps and the cluster agree");
+    }
+}
+
+/// A clone that was made under umask 077.
+#[test]
+fn a_template_that_the_containers_cannot_read_is_found_at_once() {
+    let clone = tempfile::tempdir().unwrap();
+    for file in ["start-containers.sh", "scripts.sh"] {
+        fs::copy(Path::new(TOP).join(file), clone.path().join(file)).unwrap();
+    }
+    let config = clone.path().join("ha/config");
+    fs::create_dir_all(&config).unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o700)).unwrap();
+    let output = Command::new("./start-containers.sh").current_dir(clone.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let said = "start-containers.sh: the containers' user cannot read ha/config: chmod -R o+rX ha/config\n";
+    assert_eq!(out(&output), said);
+}
+
+#[test]
+fn a_mirror_that_does_not_answer_is_the_error_that_is_told() {
+    let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = Command::new("./provision.sh")
+        .arg("some-package")
+        .current_dir(TOP)
+        .envs([("http_proxy", format!("http://{refusing}")), ("https_proxy", format!("http://{refusing}"))])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let error = text(&output.stderr);
+    assert!(error.lines().count() == 1 && error.contains("E: Failed to fetch") && error.contains("Could not connect"), "{error}");
 }
 
 #[test]
@@ -247,14 +303,31 @@ fn compose_starts_and_scales_the_lab() {
 
 #[test]
 fn a_wrong_checksum_of_the_supervisor_s_release_is_an_error() {
-    let lab = Lab::new(Look::Plain);
-    let folder = std::env::temp_dir().join(lab.network());
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     for part in ["noarch", "symlinks-noarch", "x86_64", "aarch64"] {
-        std::fs::write(folder.join(format!("s6-overlay-{part}.tar.xz")), "not the released file").unwrap();
+        fs::write(folder.path().join(format!("s6-overlay-{part}.tar.xz")), "not the released file").unwrap();
     }
-    let output = Command::new("./build-images.sh").current_dir(TOP).env("S6_OVERLAY_DIR", &folder).output().unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
+    let output = Command::new("./build-images.sh").current_dir(TOP).env("S6_OVERLAY_DIR", folder.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
     assert!(text(&output.stderr).contains("wrong checksum"), "{}", out(&output));
+}
+
+/// The release cannot be had here; a curl of the test's own stands for a proxy that answers with a page.
+#[test]
+fn a_page_of_a_proxy_does_not_become_the_supervisor_s_release() {
+    let folder = tempfile::tempdir().unwrap();
+    let curl = folder.path().join("curl");
+    fs::write(&curl, "#!/bin/sh\nuntil [ \"$1\" = -o ]; do shift; done\necho '<html>Please log in' >\"$2\"\n").unwrap();
+    fs::set_permissions(&curl, Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    for _ in 0..2 {
+        let output = Command::new("./build-images.sh")
+            .current_dir(TOP)
+            .envs([("PATH", path.as_str()), ("SUPERVISOR", "s6-overlay")])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+        let error = text(&output.stderr);
+        assert!(error.lines().count() == 1 && error.contains("<html>Please log in"), "{error}");
+    }
 }
