@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use e2e::docker::{docker, text, try_docker};
-use e2e::http::{Load, get};
 use e2e::eventually;
+use e2e::http::{Load, get};
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 

@@ -58,9 +58,12 @@ impl Nodes<'_> {
         let node = |line: &str| {
             let mut words = line.split(' ');
             let (id, name) = (words.next()?, words.next()?);
-            // Its name in the cluster is its identifier; a number is added when an old address still has that.
-            let ready =
-                up.iter().any(|server| server.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')));
+            // Its name in the cluster is its hostname: the container's name where a script started it, else the identifier.
+            // A number is added while an old address still has that.
+            let is_it = |server: &str, hostname: &str| {
+                server.strip_prefix(hostname).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            };
+            let ready = up.iter().any(|server| is_it(server, id) || is_it(server, name));
             let ours = words.next() == Some(self.network);
             Some(Node { id: id.to_owned(), name: name.to_owned(), ours, ready })
         };
@@ -74,7 +77,8 @@ impl Nodes<'_> {
         let mut names = (1..).map(|number: u32| format!("{}s{number}", self.prefix));
         let Some(name) = names.find(|name| !taken.contains(name.as_str())) else { bail!("no name is free") };
         let label = format!("--label={OURS}={}", self.network);
-        let mut arguments = vec!["run", "--detach", "--rm", "--name", &name, "--network", self.network, &label];
+        let mut arguments =
+            vec!["run", "--detach", "--rm", "--name", &name, "--hostname", &name, "--network", self.network, &label];
         arguments.extend(OPTIONS);
         arguments.extend(self.options.iter().map(String::as_str));
         arguments.push(self.image);
