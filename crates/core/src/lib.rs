@@ -13,6 +13,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod containers;
 pub mod counters;
 pub mod deadline;
 pub mod event;

@@ -23,6 +23,8 @@ pub enum Absent {
 pub struct Change {
     /// Nodes that are new, or differ from before.
     pub put: BTreeSet<NodeName>,
+    /// Of these, the ones that are new, or have another address.
+    pub came: BTreeSet<NodeName>,
     /// Nodes that are no longer there.
     pub removed: BTreeSet<NodeName>,
     /// Nodes that are kept although the list does not have them.
@@ -52,8 +54,12 @@ pub fn sync(registry: &mut Registry, list: &MemberList, absent: Absent, most: us
     let room = most.saturating_sub(change.kept.len() + known.len());
     change.too_many = new.len().saturating_sub(room);
     for node in known.into_iter().chain(new.into_iter().take(room)) {
+        let is_where_it_was = registry.nodes().get(&node.name).is_some_and(|old| old.address == node.address);
         if registry.put(node)? {
             change.put.insert(node.name.clone());
+            if !is_where_it_was {
+                change.came.insert(node.name.clone());
+            }
         }
     }
     Ok(change)
@@ -93,7 +99,7 @@ mod tests {
         let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
         let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&dir), ["s1 1.1.1.9", "s4 1.1.1.4"]);
-        assert_eq!((change.put.len(), change.removed.len()), (2, 3));
+        assert_eq!((change.put.len(), change.came.len(), change.removed.len()), (2, 2, 3));
         assert!(!dir.path().join("junk").exists());
         for mut registry in [registry, Registry::read(dir.path()).unwrap()] {
             assert_eq!(sync(&mut registry, &list, Absent::Remove, 9).unwrap(), Change::default());

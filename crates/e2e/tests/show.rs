@@ -73,6 +73,35 @@ fn a_node_that_leaves_with_a_running_answer_is_no_drift_and_then_gone() {
 }
 
 #[test]
+fn a_node_that_is_gone_is_explained_by_its_container_s_name() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let told = |name: &str, begin: &str, parts: &[&str]| {
+        eventually(&format!("{name} is explained"), 30, || {
+            let (shown, _) = show(&balancer, &[name]);
+            let fits = shown.starts_with(begin) && parts.iter().all(|part| shown.contains(part));
+            if fits { Ok(()) } else { Err(shown) }
+        });
+    };
+    let begin = |node: &Container| format!("node      {}\ncontainer {}\n", node.member(), node.name);
+    let (first, second) = (begin(&nodes[0]), begin(&nodes[1]));
+    nodes[0].stop();
+    told(&nodes[0].name, &first, &["now       in none of the four states: the member has left", "taken out "]);
+    // The next container gets the address of the first, and not its row.
+    let third = lab.node("s3");
+    balancer.settles_on(&[&nodes[1], &third], 20);
+    told(&nodes[0].name, &first, &["the member has left"]);
+    nodes[1].kill();
+    told(&nodes[1].name, &second, &["member    failed"]);
+    let fourth = lab.node("s4");
+    eventually("no two rows have one container", 20, || {
+        let (shown, _) = show(&balancer, &[]);
+        let (dead, new) = (row(&shown, &nodes[1]), row(&shown, &fourth));
+        let is_right = new.get(1) == Some(&fourth.name) && dead.get(1).is_none_or(|container| container == "-");
+        if is_right { Ok(()) } else { Err(shown) }
+    });
+}
+
+#[test]
 fn both_sources_have_metrics() {
     let (_lab, balancer, _nodes) = Lab::with_nodes(Look::Hardened, 2);
     let (shown, code) = show(&balancer, &["--metrics"]);

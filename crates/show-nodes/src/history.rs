@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lb_core::containers::parse_in_container;
 use lb_core::quote::Quoted;
 use lb_core::read::read;
 use serde::Serialize;
@@ -31,18 +32,47 @@ pub struct History {
     pub refused: Option<String>,
 }
 
-impl History {
-    /// Reads what the log file, and the one that was put aside before it, say about the node `name`.
+/// The log file, and the one that was put aside before it.
+#[derive(Debug)]
+pub struct Log(Vec<Entry>);
+
+impl Log {
+    /// Reads both; what cannot be read tells nothing.
     #[must_use]
-    pub fn read(log: &Path, name: &str) -> Self {
+    pub fn read(log: &Path) -> Self {
         let mut before = log.as_os_str().to_owned();
         before.push(".1");
         let text = [Path::new(&before), log].map(|path| read(path).unwrap_or_default());
-        Self::of(&text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat(), name)
+        Self::of(&text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat())
     }
 
-    fn of(text: &str, name: &str) -> Self {
-        let mut lines: Vec<Entry> = text.lines().filter_map(entry).filter(|entry| is_about(&entry.message, name)).collect();
+    fn of(text: &str) -> Self {
+        Self(text.lines().filter_map(entry).collect())
+    }
+
+    /// The node that somebody means who says `asked`: the last one of this name, or in a container of this name.
+    #[must_use]
+    pub fn node<'a>(&'a self, asked: &'a str) -> Option<&'a str> {
+        self.0.iter().rev().find_map(|entry| match parse_in_container(&entry.message) {
+            Some((node, container)) if node == asked || container == asked => Some(node),
+            None if is_about(&entry.message, asked) => Some(asked),
+            _ => None,
+        })
+    }
+
+    /// The container that the node `name` was last seen in.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Option<&str> {
+        let mut containers = self.0.iter().rev().filter_map(|entry| parse_in_container(&entry.message));
+        containers.find(|(node, _)| *node == name).map(|(_, container)| container)
+    }
+}
+
+impl History {
+    /// What the log says about the node `name`.
+    #[must_use]
+    pub fn of(log: &Log, name: &str) -> Self {
+        let mut lines: Vec<Entry> = log.0.iter().filter(|entry| is_about(&entry.message, name)).cloned().collect();
         lines.drain(..lines.len().saturating_sub(MOST));
         let last = lines.iter().rev().find_map(|entry| sentence(entry, name));
         let refusal = |entry: &&Entry| [" refused: ", " left out: "].iter().any(|word| entry.message.contains(word));
@@ -60,8 +90,11 @@ fn entry(line: &str) -> Option<Entry> {
     time.ends_with('Z').then(|| Entry { time: time.to_owned(), tool: tool.to_owned(), message })
 }
 
-/// Whether a line has the name as a word of its own.
+/// Whether a line has the name as a word of its own. A container of this name may be another node's.
 fn is_about(message: &str, name: &str) -> bool {
+    if let Some((node, _)) = parse_in_container(message) {
+        return node == name;
+    }
     let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     message.contains(&Quoted(name).to_string())
         || message.split(|c| !in_name(c)).any(|word| word == name || word.strip_suffix(['.', '-']) == Some(name))
@@ -104,16 +137,37 @@ mod tests {
 
     #[test]
     fn only_lines_about_the_node_are_told() {
-        assert_eq!(History::of(LOG, "s1").lines.len(), 5);
-        assert_eq!(History::of(LOG, "s10").lines.len(), 2);
-        assert_eq!(History::of(LOG, "a/b").lines.len(), 1);
-        assert_eq!(History::of(LOG, "s").lines.len(), 0);
-        assert_eq!(History::of("no line of ours\n\n\u{1b} x: s1\n", "s1").lines.len(), 0);
+        let lines = |text: &str, name: &str| History::of(&Log::of(text), name).lines.len();
+        assert_eq!(lines(LOG, "s1"), 5);
+        assert_eq!(lines(LOG, "s10"), 2);
+        assert_eq!(lines(LOG, "a/b"), 1);
+        assert_eq!(lines(LOG, "s"), 0);
+        assert_eq!(lines("no line of ours\n\n\u{1b} x: s1\n", "s1"), 0);
+    }
+
+    #[test]
+    fn a_container_is_the_last_node_that_was_in_it() {
+        let log = Log::of(
+            "\
+2026-01-01T00:00:01Z sync-nodes: 1c0f 172.18.0.2 is there
+2026-01-01T00:00:01Z sync-nodes: 1c0f is the container s1
+2026-01-01T00:00:02Z sync-nodes: 8d2e is the container s2
+2026-01-01T00:00:03Z sync-nodes: c47a is the container s1
+2026-01-01T00:00:04Z sync-nodes: 1c0f is gone
+",
+        );
+        assert_eq!(
+            [log.node("s1"), log.node("s2"), log.node("1c0f"), log.node("s3")],
+            [Some("c47a"), Some("8d2e"), Some("1c0f"), None]
+        );
+        assert_eq!([log.container("1c0f"), log.container("c47a"), log.container("s1")], [Some("s1"), Some("s1"), None]);
+        assert_eq!([History::of(&log, "1c0f").lines.len(), History::of(&log, "s1").lines.len()], [3, 0]);
     }
 
     #[test]
     fn the_last_publish_and_the_last_refusal_are_told() {
-        let history = History::of(LOG, "s1");
+        let log = Log::of(LOG);
+        let history = History::of(&log, "s1");
         assert_eq!(
             history.last.unwrap(),
             "taken out 2026-01-01T00:00:03Z by sync-nodes (cause: timer), at run time, generation 4, then it had something to finish"
@@ -121,7 +175,7 @@ mod tests {
         let refused = "2026-01-01T00:00:03Z by sync-nodes: member 's1' refused: weight 'x' is not 0 to 256";
         assert_eq!(history.refused.unwrap(), refused);
         assert!(
-            History::of(LOG, "s10").last.unwrap().starts_with("put in 2026-01-01T00:00:01Z by sync-nodes (cause: agent-log)")
+            History::of(&log, "s10").last.unwrap().starts_with("put in 2026-01-01T00:00:01Z by sync-nodes (cause: agent-log)")
         );
     }
 }

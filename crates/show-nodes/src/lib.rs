@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use lb_core::cli::{Exit, Tool};
+use lb_core::containers::Containers;
 use lb_core::counters::{Counters, counters_path};
 use lb_core::log::Reporter;
 use lb_core::members::MemberList;
 use lb_core::options::{PublishOptions, RoleOptions, RunOptions};
 use lb_core::replace::replace;
 
-mod containers;
 mod drift;
 mod history;
 mod metrics;
@@ -24,7 +24,6 @@ mod states;
 mod table;
 mod text;
 
-use containers::Containers;
 use drift::{Drift, drift};
 use nodes::Nodes;
 use states::States;
@@ -101,7 +100,7 @@ pub struct View {
 /// # Errors
 /// When the output cannot be written.
 pub fn run(tool: &ShowNodes, reporter: &Reporter) -> Result<Exit> {
-    let mut containers = Containers::default();
+    let mut containers = Containers::for_person();
     loop {
         let view = tool.settled(&mut containers);
         let (text, exit) = tool.text(&view, &mut containers);

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::config::Config;
+use lb_core::containers::Containers;
 use lb_core::members::{Listed, MemberList};
 use lb_core::node::{Node, Port, Weight};
 use serde::Serialize;
 
-use crate::containers::Containers;
 use crate::states::{Server, States};
 
 /// One node, as far as the states could be read.
@@ -15,7 +15,7 @@ use crate::states::{Server, States};
 pub struct Row {
     /// Its name; what a member that was refused calls itself may be any text.
     pub name: String,
-    /// Name of its container.
+    /// Name of its container, while its member is alive.
     pub container: Option<String>,
     /// Its address.
     pub address: Option<String>,
@@ -59,6 +59,12 @@ impl Row {
     #[must_use]
     pub fn leaves(&self) -> bool {
         !self.in_file && !self.in_registry && self.servers.iter().any(|server| server.state.starts_with("MAINT"))
+    }
+
+    /// Its member is alive.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.member.as_deref() == Some("alive")
     }
 
     /// Requests and connections of all its servers.
@@ -108,13 +114,17 @@ impl Nodes {
         nodes
             .rows
             .retain(|_, row| row.member.as_deref() != Some("left") || row.in_registry || row.in_file || !row.servers.is_empty());
-        let addresses = || nodes.rows.values().filter_map(|row| row.address.as_deref()?.parse().ok());
-        containers.find(addresses());
-        for row in nodes.rows.values_mut() {
-            let address = row.address.as_deref().and_then(|address| address.parse().ok());
-            row.container = address.and_then(|address| containers.name(address)).map(str::to_owned);
-        }
+        nodes.name_containers(containers);
         nodes
+    }
+
+    /// Of a node that is not alive, the address may be another container's by now.
+    fn name_containers(&mut self, containers: &mut Containers) {
+        let address = |row: &Row| row.address.as_deref().filter(|_| row.is_alive())?.parse().ok();
+        containers.find(self.rows.values().filter_map(address));
+        for row in self.rows.values_mut() {
+            row.container = address(row).and_then(|address| containers.name(address)).map(str::to_owned);
+        }
     }
 
     fn add_members(&mut self, members: &[Listed], list: &MemberList, role: &str, port: Port) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use lb_core::containers::Containers;
 use lb_core::haproxy;
 use lb_core::members::Listed;
 use lb_core::options::{ProcessOptions, PublishOptions};
@@ -13,8 +14,6 @@ use lb_core::registry::Registry;
 use lb_core::render::Template;
 use lb_core::serf;
 use serde::Deserialize;
-
-use crate::containers::Containers;
 
 /// What could be read, or why not.
 pub type Read<T> = Result<T, String>;
@@ -99,6 +98,12 @@ impl States {
                 || address.is_some_and(|address| address.to_string() == asked || containers.name(address) == Some(asked))
         };
         alive().find(is).map(|member| member.tags.get("role").map_or("", String::as_str))
+    }
+
+    /// Whether the member of this name has said that it leaves.
+    #[must_use]
+    pub fn has_left(&self, name: &str) -> bool {
+        self.members.iter().flatten().any(|member| member.name == name && member.status == "left")
     }
 
     /// Reads all of them.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::View;
 use crate::drift::Drift;
-use crate::history::History;
+use crate::history::{History, Log};
 use crate::nodes::{Row, Running};
 use crate::table::{Colour, Style, printable, table};
 
@@ -87,15 +87,19 @@ pub fn no_node(asked: &str, role: Option<&str>, wanted: &str) -> String {
 /// One node: where it is, and how it came there; `None` when nothing is known of it.
 #[must_use]
 pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) -> Option<(String, Exit)> {
-    let is = |row: &&Row| row.name == asked || row.container.as_deref() == Some(asked) || row.address.as_deref() == Some(asked);
-    let row = view.nodes.rows.get(asked).or_else(|| view.nodes.rows.values().find(is));
-    let name = row.map_or(asked, |row| &row.name);
-    let history = History::read(log, name);
+    let (rows, log) = (&view.nodes.rows, Log::read(log));
+    // Of a node that is gone, its container's name is in the log alone.
+    let row = rows.get(asked).or_else(|| in_container_or_at(view, asked)).or_else(|| rows.get(log.node(asked)?));
+    let name = row.map_or_else(|| log.node(asked).unwrap_or(asked), |row| &row.name);
+    let container = row.and_then(|row| row.container.as_deref()).or_else(|| log.container(name));
+    let history = History::of(&log, name);
     let drift: Vec<&Drift> = view.drift.iter().filter(|drift| drift.node.as_deref() == Some(name)).collect();
     let known = row.is_some() || !history.lines.is_empty();
     let exit = if known && drift.is_empty() && view.states.unreadable().is_empty() { Exit::Done } else { Exit::Failed };
     if as_json {
-        let document = json!({ "node": row, "drift": drift, "unreadable": unreadable(view), "history": history });
+        let document = json!({
+            "name": name, "container": container, "node": row, "drift": drift, "unreadable": unreadable(view), "history": history
+        });
         return Some((format!("{document}\n"), exit));
     }
     if !known {
@@ -104,8 +108,10 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
     let mut text = String::new();
     let mut line = |head: &str, what: &str| text += &format!("{}{what}\n", style.paint(Colour::Bold, &format!("{head:10}")));
     line("node", &printable(name));
+    line("container", &container.map_or_else(|| "-".to_owned(), printable));
     match row {
         Some(row) => where_it_is(row, &unknown(view), &mut line),
+        None if view.states.has_left(name) => line("now", "in none of the four states: the member has left"),
         None => line("now", "in none of the four states"),
     }
     for (head, what) in [("last", &history.last), ("refused", &history.refused)] {
@@ -128,10 +134,17 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
     Some((text, exit))
 }
 
+/// The node in the container of this name, or at this address, which a node that is not alive may have had before.
+fn in_container_or_at<'a>(view: &'a View, asked: &str) -> Option<&'a Row> {
+    let rows = || view.nodes.rows.values();
+    let is_at = |row: &&Row| row.address.as_deref() == Some(asked);
+    let in_container = rows().find(|row| row.container.as_deref() == Some(asked));
+    in_container.or_else(|| rows().filter(|row| row.is_alive()).find(is_at)).or_else(|| rows().find(is_at))
+}
+
 fn where_it_is(row: &Row, unknown: &[&str], line: &mut impl FnMut(&str, &str)) {
     let dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     let drains = if row.drains { ", drains" } else { "" };
-    line("container", &dash(&row.container));
     line("address", &format!("{} port {} weight {}{drains}", dash(&row.address), dash(&row.port), dash(&row.weight)));
     let mut known = |head: &str, state: &str, what: &str| line(head, if unknown.contains(&state) { "not known" } else { what });
     let yes = |yes: bool| if yes { "yes" } else { "no" };

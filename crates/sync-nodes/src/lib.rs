@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lb_core::cli::{Exit, Tool, after_help};
+use lb_core::containers::{Containers, in_container};
 use lb_core::counters::note_sync;
 use lb_core::handler::too_many;
 use lb_core::lock::Lock;
 use lb_core::log::Reporter;
 use lb_core::members::MemberList;
+use lb_core::node::NodeName;
 use lb_core::options::{PublishOptions, RoleOptions, RunOptions};
 use lb_core::publish::publish;
 use lb_core::quote::Quoted;
@@ -120,13 +122,17 @@ impl SyncNodes {
     fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
         let lock = Lock::take(&self.options.process.config)?;
         let mut refused = false;
+        let mut came = BTreeSet::new();
         let published = publish(&self.options, &lock, |registry| {
             let change = sync(registry, list, absent, self.role.max_nodes)?;
             refused = self.say(&change, list, reporter);
+            came = change.came;
             Ok(())
         })?;
         reporter.published(&published, cause);
         note_sync(&self.options.process.master_socket);
+        drop(lock);
+        name_containers(&came, list, reporter);
         Ok(if refused || !published.left_out.is_empty() { Exit::Refused } else { Exit::Done })
     }
 
@@ -149,5 +155,17 @@ impl SyncNodes {
             reporter.say(format_args!("{name} is gone"));
         }
         is_refused
+    }
+}
+
+/// Notes the containers of new nodes in the log: when one has gone, Docker does not know its name any more.
+fn name_containers(came: &BTreeSet<NodeName>, list: &MemberList, reporter: &Reporter) {
+    let nodes = || came.iter().filter_map(|name| list.nodes.get(name));
+    let mut containers = Containers::for_service();
+    containers.find(nodes().map(|node| node.address.ip()));
+    for node in nodes() {
+        if let Some(container) = containers.name(node.address.ip()) {
+            reporter.say(in_container(&node.name, container));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use assert_cmd::assert::Assert;
+use lb_core::containers::in_container;
 use lb_core::log::{Format, Reporter};
 use lb_fixture::Agent;
 
@@ -59,8 +60,12 @@ fn a_node_that_is_gone_is_explained_by_the_log() {
         balancer.publish("timer");
         !balancer.command("show servers state").contains(" s1 ")
     });
+    // The log knows which container it was.
+    let reporter = Reporter::new("sync-nodes", Format::Text, Some(balancer.world.log_file()), None);
+    reporter.say(in_container(&"s1".parse().unwrap(), "web1"));
     let text = stdout(&balancer.show().arg("s1").assert().success());
-    assert!(text.contains("now       in none of the four states"), "{text}");
+    assert!(text.starts_with("node      s1\ncontainer web1\nnow       in none of the four states: the member has left\n"), "{text}");
+    assert_eq!(stdout(&balancer.show().arg("web1").assert().success()), text);
     assert!(
         text.contains("(cause: agent-log-leave), at run time, generation 2") || text.contains("had finished, and was deleted"),
         "{text}"

@@ -2,26 +2,47 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, TYPE};
 
-/// Time in which all answers must come: Docker's own come within a millisecond, others are worth no wait.
-const LIMIT: Duration = Duration::from_millis(300);
+use crate::node::NodeName;
+
+const IS: &str = " is the container ";
+/// Where Docker's own name server is, in a container on a network that somebody made (Docker's documentation, "DNS services").
+const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// What was found out so far; an address that nobody knew is not asked for again.
-#[derive(Debug, Default)]
-pub struct Containers(HashMap<IpAddr, Option<String>>);
+#[derive(Debug)]
+pub struct Containers {
+    names: HashMap<IpAddr, Option<String>>,
+    /// Another name server than Docker's is asked as well.
+    any_server: bool,
+    /// Time in which all answers must come.
+    limit: Duration,
+}
 
 impl Containers {
+    /// For a person: asks whatever name server there is, and waits for a moment.
+    #[must_use]
+    pub fn for_person() -> Self {
+        Self { names: HashMap::new(), any_server: true, limit: Duration::from_millis(300) }
+    }
+
+    /// For a service, which must not wait: asks Docker alone, whose own answers come within a millisecond.
+    #[must_use]
+    pub fn for_service() -> Self {
+        Self { names: HashMap::new(), any_server: false, limit: Duration::from_millis(50) }
+    }
+
     /// Finds the names of these addresses; those that get no answer in time have none.
     pub fn find(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        let mut new: Vec<IpAddr> = addresses.filter(|address| !self.0.contains_key(address)).collect();
+        let mut new: Vec<IpAddr> = addresses.filter(|address| !self.names.contains_key(address)).collect();
         new.sort_unstable();
         new.dedup();
-        self.0.extend(new.iter().map(|address| (*address, None)));
+        self.names.extend(new.iter().map(|address| (*address, None)));
         // Without a name server, or an answer from it, no container has a name.
         let _ = self.ask(&new);
     }
@@ -29,18 +50,21 @@ impl Containers {
     /// The name of the container with this address.
     #[must_use]
     pub fn name(&self, address: IpAddr) -> Option<&str> {
-        self.0.get(&address)?.as_deref()
+        self.names.get(&address)?.as_deref()
     }
 
     /// One question an address, all at once; its place in the list is the number of the question.
     fn ask(&mut self, addresses: &[IpAddr]) -> Option<()> {
         let server = name_server(&fs::read_to_string("/etc/resolv.conf").ok()?)?;
+        if !self.any_server && server != DOCKER {
+            return None;
+        }
         let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
         socket.connect(SocketAddr::new(server, 53)).ok()?;
         for (number, address) in (0..=u16::MAX).zip(addresses) {
             socket.send(&question(number, *address)?).ok()?;
         }
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + self.limit;
         let mut buffer = [0; 1500];
         for _ in addresses {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -48,11 +72,23 @@ impl Containers {
             let length = socket.recv(&mut buffer).ok()?;
             let Some((number, name)) = buffer.get(..length).and_then(answer) else { continue };
             if let Some(address) = addresses.get(usize::from(number)) {
-                self.0.insert(*address, Some(name));
+                self.names.insert(*address, Some(name));
             }
         }
         Some(())
     }
+}
+
+/// What the log says about a node whose container is known: Docker forgets the name of one that has stopped.
+#[must_use]
+pub fn in_container(node: &NodeName, container: &str) -> String {
+    format!("{node}{IS}{container}")
+}
+
+/// Node and container of such a message.
+#[must_use]
+pub fn parse_in_container(message: &str) -> Option<(&str, &str)> {
+    message.split_once(IS).filter(|(node, container)| !node.contains(' ') && !container.contains(' '))
 }
 
 /// The first name server of a `resolv.conf`.
@@ -130,6 +166,16 @@ mod tests {
         let name = packet.questions[0].qname.to_string();
         assert!(name.starts_with("f.1.0.0.0.0.") && name.ends_with(".0.0.d.f.ip6.arpa"), "{name}");
         assert_eq!(reverse("172.18.0.2".parse().unwrap()), "2.0.18.172.in-addr.arpa");
+    }
+
+    #[test]
+    fn the_message_about_a_container_can_be_read() {
+        let message = in_container(&"1c0f5ab0e3d4".parse().unwrap(), "s1");
+        assert_eq!(message, "1c0f5ab0e3d4 is the container s1");
+        assert_eq!(parse_in_container(&message), Some(("1c0f5ab0e3d4", "s1")));
+        for other in ["s1 172.18.0.2 is there", "member 'x is the container y' refused: name 'x is the container y'"] {
+            assert_eq!(parse_in_container(other), None);
+        }
     }
 
     #[test]
