@@ -196,6 +196,23 @@ fn a_container_that_finds_nobody_says_so_once() {
 }
 
 #[test]
+fn a_node_whose_application_does_not_answer_is_told_that_and_nothing_else() {
+    let lab = Lab::new(Look::Hardened);
+    let node = lab.node_with("s1", &["-e", "SERF_READY=http://127.0.0.1:3001/", "-e", "SERF_READY_TIMEOUT=2s"]);
+    eventually("the reason is said", 20, || {
+        let logs = node.logs();
+        if logs.contains("http://127.0.0.1:3001/ is not ready after 2s, waiting on: ") { Ok(()) } else { Err(logs) }
+    });
+    // The service join looks, finds no agent, and counts nothing.
+    for _ in 0..2 {
+        let before = node.service_pid("join");
+        eventually("the next look", 30, || if node.service_pid("join") == before { Err("the same pid".to_owned()) } else { Ok(()) });
+    }
+    let alone = node.try_exec(&["cat", "/run/serf/alone"], "");
+    assert!(["", "0\n"].contains(&text(&alone.stdout).as_str()), "{}", text(&alone.stdout));
+}
+
+#[test]
 fn the_images_have_man_pages_and_completions() {
     let lab = Lab::new(Look::Hardened);
     let balancer = lab.balancer("ha");
