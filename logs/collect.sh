@@ -157,13 +157,13 @@ serve() {
 
     run s1 webapp
     moment 6.1 s1=active_up
-    wait_for 30 "the event for s1" handled member-join s1 there
+    wait_for 30 "the event for s1" handled member-join s1 joined
     logs_of s1 >"$out/task3/s1.log"
     step 2
 
     run s2 webapp
     picture task0/stats.png s1=active_up s2=active_up
-    wait_for 30 "the event for s2" handled member-join s2 there
+    wait_for 30 "the event for s2" handled member-join s2 joined
     step 3
     for name in ha s1 s2; do
         logs_of "$name" >"$out/task2/$name.log"

@@ -1,6 +1,5 @@
 //! What the two event handlers share: lines in, registry changed, published.
 
-use std::fmt;
 use std::io::{self, BufReader, IsTerminal};
 use std::mem;
 
@@ -54,7 +53,7 @@ pub enum Event {
     Gone,
 }
 
-/// Most lines of one event that are told one by one when they come to nothing.
+/// Most lines of one event of Serf, or of those that come to nothing, that are told one by one.
 const TOLD: usize = 100;
 
 /// So many nodes of one event are looked at in any case: they may all be there already, whatever the limit is now.
@@ -66,11 +65,23 @@ enum Change {
     Remove(NodeName),
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Put(node) => write!(f, "{node} is there"),
-            Self::Remove(name) => write!(f, "{name} is gone"),
+/// What Serf says by an event, when it has started the tool (Serf's documentation, "Event Handlers").
+struct SerfEvent(String);
+
+impl SerfEvent {
+    fn of_environment() -> Option<Self> {
+        Some(Self(std::env::var_os("SERF_EVENT")?.to_string_lossy().into_owned()))
+    }
+
+    /// What the member did.
+    fn deed(&self) -> &'static str {
+        match self.0.as_str() {
+            "member-join" => "joined",
+            "member-update" => "changed its tags",
+            "member-leave" => "left",
+            "member-failed" => "failed",
+            "member-reap" => "was reaped",
+            _ => "was named",
         }
     }
 }
@@ -83,14 +94,14 @@ impl fmt::Display for Change {
 /// # Errors
 /// [`HandlerError`]. Refused lines and nodes are none; they are logged, and told by [`Exit::Refused`].
 pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Result<Exit, HandlerError> {
-    let mut door = Door { role: &options.role, reporter, bad: 0, too_many: 0 };
+    let serf = SerfEvent::of_environment();
+    let mut door = Door { role: &options.role, reporter, serf: serf.as_ref(), bad: 0, too_many: 0 };
     let mut changes = door.read(event)?;
     let (nodes, process) = (&options.publish.render.nodes_dir, &options.publish.process);
-    let is_serf = std::env::var_os("SERF_EVENT").is_some();
     if changes.is_empty() {
         return Ok(door.exit());
     }
-    if is_serf && wake(&pipe_path(&process.master_socket)) {
+    if serf.is_some() && wake(&pipe_path(&process.master_socket)) {
         // What is wrong with the registry, the other one tells.
         door.admit(changes, &Registry::read(nodes).unwrap_or_else(|_| Registry::empty(nodes)));
         return Ok(door.exit());
@@ -107,7 +118,7 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
         })
     });
     // What kept us from the registry does not keep us from telling what should have come into it.
-    let published = published.inspect_err(|_| changes.iter().take(TOLD).for_each(|change| reporter.say(change)))?;
+    let published = published.inspect_err(|_| door.tell(changes.get(..TOLD).unwrap_or(&changes)))?;
     reporter.published(&published, &options.log.cause());
     Ok(if published.left_out.is_empty() { door.exit() } else { Exit::Refused })
 }
@@ -116,6 +127,8 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
 struct Door<'a> {
     role: &'a RoleOptions,
     reporter: &'a Reporter,
+    /// None when a person has started the tool.
+    serf: Option<&'a SerfEvent>,
     /// Bad lines.
     bad: usize,
     /// Nodes for which there was no room.
@@ -155,7 +168,8 @@ impl Door<'_> {
         match parse_present(line, &self.role.role)? {
             Line::Node(node) => Ok(Some(Change::Put(node))),
             Line::Other { name, role } => {
-                self.reporter.say(format_args!("{} has the role {}, not load-balanced", Quoted(&name), Quoted(&role)));
+                let event = self.serf.map_or_else(String::new, |event| format!(": event {}", event.0));
+                self.reporter.say(format_args!("{} has the role {}, not load-balanced{event}", Quoted(&name), Quoted(&role)));
                 Ok(None)
             }
         }
@@ -171,14 +185,32 @@ impl Door<'_> {
             room = room.saturating_sub(usize::from(is_new));
             is_admitted
         });
-        for change in &admitted {
-            self.reporter.say(change);
-        }
+        self.tell(&admitted);
         self.too_many += refused.len();
         if self.too_many > 0 {
             self.reporter.say(too_many(self.too_many, self.role.max_nodes));
         }
         admitted
+    }
+
+    /// Tells the changes: by hand each in the words of the registry, from Serf what the event says about the members.
+    fn tell(&self, changes: &[Change]) {
+        let Some(event) = self.serf else {
+            return changes.iter().for_each(|change| match change {
+                Change::Put(node) => self.reporter.say(format_args!("{node} is there")),
+                Change::Remove(name) => self.reporter.say(format_args!("{name} is gone")),
+            });
+        };
+        for change in changes.iter().take(TOLD) {
+            let (deed, event) = (event.deed(), &event.0);
+            match change {
+                Change::Put(node) => self.reporter.say(format_args!("{node} {deed}: event {event}")),
+                Change::Remove(name) => self.reporter.say(format_args!("{name} {deed}: event {event}")),
+            }
+        }
+        if changes.len() > TOLD {
+            self.reporter.say(format_args!("{} further members: event {}", changes.len() - TOLD, event.0));
+        }
     }
 
     fn exit(&self) -> Exit {

@@ -55,7 +55,7 @@ fn one_command_makes_every_piece_of_evidence() {
         ("task2/ha.log", "EventMemberJoin: s2 172.18.0.4"),
         ("task2/s1.log", "EventMemberJoin: s2"),
         ("task3/ha_1.log", "Received event: member-join"),
-        ("task3/serf.log", "TIME member-join: s2 172.18.0.4 is there"),
+        ("task3/serf.log", "TIME member-join: s2 172.18.0.4 joined: event member-join"),
         ("task5/docker_ps2.log", "exited"),
         ("task5/inspect_s1.log", "\"Image\": \"softengheigvd/webapp\""),
         ("task6/6.6_ps.log", "-s5 "),

@@ -206,10 +206,25 @@ fn a_node_whose_application_does_not_answer_is_told_that_and_nothing_else() {
     // The service join looks, finds no agent, and counts nothing.
     for _ in 0..2 {
         let before = node.service_pid("join");
-        eventually("the next look", 30, || if node.service_pid("join") == before { Err("the same pid".to_owned()) } else { Ok(()) });
+        eventually(
+            "the next look",
+            30,
+            || if node.service_pid("join") == before { Err("the same pid".to_owned()) } else { Ok(()) },
+        );
     }
     let alone = node.try_exec(&["cat", "/run/serf/alone"], "");
     assert!(["", "0\n"].contains(&text(&alone.stdout).as_str()), "{}", text(&alone.stdout));
+}
+
+#[test]
+fn the_lab_s_paths_lead_to_what_is_here() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer("ha");
+    for tool in ["member-join", "member-leave"] {
+        let version = balancer.exec(&[&format!("/serf-handlers/{tool}.sh"), "--version"]);
+        assert!(version.starts_with(tool), "{version}");
+    }
+    assert!(balancer.exec(&["/opt/bin/serf", "version"]).contains("Agent Protocol: "));
 }
 
 #[test]

@@ -22,8 +22,31 @@ fn while_sync_nodes_is_alive_it_only_wakes_that() {
     let before = world.snapshot();
     let run = handler(&world).write_stdin(LINE).assert().success();
     assert_eq!(world.snapshot(), before);
-    assert_eq!(said(&run), ["member-join: s1 172.18.0.2 is there"]);
+    assert_eq!(said(&run), ["member-join: s1 172.18.0.2 joined: event member-join"]);
     assert_eq!(pipe.read(&mut [0; 8]).unwrap(), 1, "it was not woken");
+}
+
+#[test]
+fn an_update_and_a_member_of_another_role_are_told_with_their_event() {
+    let world = World::new();
+    let line = "s1\t172.18.0.2\tbackend\tweight=7\n";
+    let run = handler(&world).env("SERF_EVENT", "member-update").write_stdin(line).assert().success();
+    assert_eq!(said(&run)[0], "member-join: s1 172.18.0.2 weight=7 changed its tags: event member-update");
+    let run = handler(&world).write_stdin("ha\t172.18.0.7\tbalancer\t\n").assert().success();
+    assert_eq!(said(&run), ["member-join: 'ha' has the role 'balancer', not load-balanced: event member-join"]);
+}
+
+#[test]
+fn of_a_flood_in_one_event_the_first_members_are_told_and_the_others_counted() {
+    let world = World::new();
+    let _pipe = listen(&pipe_path(&world.master_socket())).unwrap();
+    let flood: String = (0..1234).map(|number| format!("a{number}\t172.18.0.2\tbackend\t\n")).collect();
+    let said = said(&handler(&world).write_stdin(flood).assert().success());
+    assert_eq!(said.len(), 101);
+    assert_eq!(
+        said[99..],
+        ["member-join: a99 172.18.0.2 joined: event member-join", "member-join: 1134 further members: event member-join"]
+    );
 }
 
 #[test]
@@ -102,12 +125,12 @@ fn in_json_every_line_is_an_object_and_the_log_file_stays_text() {
     let lines: Vec<serde_json::Value> = stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     assert_eq!(
         (lines.len(), &lines[0]["message"], &lines[1]["message"]),
-        (2, &"s1 172.18.0.2 is there".into(), &"published".into())
+        (2, &"s1 172.18.0.2 joined: event member-join".into(), &"published".into())
     );
     assert_eq!((&lines[1]["generation"], &lines[1]["cause"]), (&1.into(), &"member-join".into()));
     assert_eq!((&lines[1]["added"], &lines[1]["removed"]), (&["s1"].into_iter().collect(), &serde_json::json!([])));
     assert!(lines[1]["total_ms"].as_f64().is_some_and(|time| time > 0.0), "{stderr}");
-    assert_eq!(world.log()[0], "member-join: s1 172.18.0.2 is there");
+    assert_eq!(world.log()[0], "member-join: s1 172.18.0.2 joined: event member-join");
     assert_eq!(world.log().len(), 2);
     handler(&world).env("LOG_FORMAT", "xml").write_stdin(LINE).assert().code(2);
 }

@@ -185,12 +185,26 @@ fn as_a_handler_it_only_wakes_a_live_sync_nodes() {
     let handler = || world.command(TOOL).env("SERF_EVENT", "member-failed").write_stdin("s1\t172.18.0.2\tbackend\t\n").assert();
     let mut pipe = listen(&pipe_path(&world.master_socket())).unwrap();
     let before = world.snapshot();
-    assert_eq!(said(&handler().success()), ["member-leave: s1 is gone"]);
+    assert_eq!(said(&handler().success()), ["member-leave: s1 failed: event member-failed"]);
     assert_eq!(world.snapshot(), before);
     assert_eq!(pipe.read(&mut [0; 8]).unwrap(), 1, "it was not woken");
     drop(pipe);
     handler().success();
     assert_eq!(world.nodes(), ["s2 172.18.0.3 weight=5"]);
+}
+
+#[test]
+fn the_log_tells_a_stop_from_a_death() {
+    let world = two_nodes();
+    let _pipe = listen(&pipe_path(&world.master_socket())).unwrap();
+    let tell = |event: &str, line: &str| {
+        world.command(TOOL).env("SERF_EVENT", event).write_stdin(line.to_owned()).assert().success();
+    };
+    tell("member-leave", "s1\t172.18.0.2\tbackend\t\n");
+    tell("member-failed", "s2\t172.18.0.3\tbackend\t\n");
+    tell("member-reap", "s2\t172.18.0.3\tbackend\t\n");
+    let told = ["s1 left: event member-leave", "s2 failed: event member-failed", "s2 was reaped: event member-reap"];
+    assert_eq!(world.log(), told.map(|line| format!("member-leave: {line}")));
 }
 
 #[test]

@@ -64,7 +64,10 @@ fn a_node_that_is_gone_is_explained_by_the_log() {
     let reporter = Reporter::new("sync-nodes", Format::Text, Some(balancer.world.log_file()), None);
     reporter.say(in_container(&"s1".parse().unwrap(), "web1"));
     let text = stdout(&balancer.show().arg("s1").assert().success());
-    assert!(text.starts_with("node      s1\ncontainer web1\nnow       in none of the four states: the member has left\n"), "{text}");
+    assert!(
+        text.starts_with("node      s1\ncontainer web1\nnow       in none of the four states: the member has left\n"),
+        "{text}"
+    );
     assert_eq!(stdout(&balancer.show().arg("web1").assert().success()), text);
     assert!(
         text.contains("(cause: agent-log-leave), at run time, generation 2") || text.contains("had finished, and was deleted"),
