@@ -44,6 +44,9 @@ frontend http
     default_backend nodes
 
 backend nodes
+    # What HAProxy logs about servers, UP and DOWN, it also writes to standard error: once will do. Requests are logged by
+    # the frontend.
+    no log
     balance roundrobin
     # A session stays on its node: HAProxy puts the node's name before the application's own cookie.
     cookie NODESESSID prefix nocache
