@@ -114,14 +114,24 @@ pub fn plan(wanted: &str, running: Option<&Running>, servers: &BTreeMap<ServerKe
     Comparison { wanted: &config, known, leaving: running.leaving().collect(), servers }.plan()
 }
 
+/// What is different, told by one line: where a line is gone, the ones after it are not to blame.
 fn first_difference(known: &[&str], wanted: &[&str]) -> String {
-    let mut known = known.iter();
-    for line in wanted {
-        if known.next() != Some(line) {
-            return format!("line {} is new or changed", Quoted(line));
-        }
+    let has_more = |lines: &[&str], others: &[&str], line: &str| {
+        let count = |lines: &[&str]| lines.iter().filter(|other| **other == line).count();
+        count(lines) > count(others)
+    };
+    let differ = known.iter().zip(wanted).find(|(known, wanted)| known != wanted);
+    let shared = known.len().min(wanted.len());
+    let (old, new) = match differ {
+        Some((old, new)) => (Some(old), Some(new)),
+        None => (known.get(shared), wanted.get(shared)),
+    };
+    match (old, new) {
+        (_, Some(new)) if has_more(wanted, known, new) => format!("line {} is new or changed", Quoted(new)),
+        (Some(old), _) if has_more(known, wanted, old) => format!("line {} is gone", Quoted(old)),
+        (Some(line), _) | (None, Some(line)) => format!("line {} is in another place", Quoted(line)),
+        (None, None) => "nothing differs".to_owned(),
     }
-    format!("line {} is gone", Quoted(known.next().unwrap_or(&"")))
 }
 
 struct Comparison<'a> {
@@ -371,6 +381,28 @@ mod tests {
         let quoted = config(&["s1 172.18.0.2:3000 sni \"x\""]);
         assert!(run(&quoted, &known, &[], &[UP])[0].starts_with("reload: a server line"));
         assert!(run(&quoted, &quoted, &[], &[UP]).is_empty());
+    }
+
+    #[test]
+    fn the_line_that_differs_is_the_one_that_is_told() {
+        let reason = |known: &str, wanted: &str| {
+            let lines = |text: &str| text.split(' ').map(|line| format!(" {line}\n")).collect::<String>();
+            run(&lines(wanted), &lines(known), &[], &[]).pop().unwrap()
+        };
+        for (known, wanted, told) in [
+            ("a b c", "a c", "'b' is gone"),
+            ("a b c", "b c", "'a' is gone"),
+            ("a b c", "a b", "'c' is gone"),
+            ("a b c", "a x b c", "'x' is new or changed"),
+            ("a b c", "a x c", "'x' is new or changed"),
+            ("a b c", "a b c x", "'x' is new or changed"),
+            ("a b c", "a c b", "'b' is in another place"),
+            // One of two lines that are the same is gone, and something else is changed.
+            ("mode a mode b", "a mode x", "'mode' is gone"),
+            ("mode a b", "mode mode a x", "'mode' is new or changed"),
+        ] {
+            assert_eq!(reason(known, wanted), format!("reload: line {told}"), "{known} -> {wanted}");
+        }
     }
 
     #[test]
