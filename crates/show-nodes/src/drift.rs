@@ -1,6 +1,7 @@
 //! Where one state is not what the state before it says.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use lb_core::config::{Config, ServerKey, ServerLine};
 use lb_core::members::MemberList;
@@ -34,6 +35,7 @@ impl Drift {
 }
 
 const SYNC: &str = "run sync-nodes";
+const TEMPLATE: &str = "haproxy.cfg is not what the template gives";
 const RELOAD: &str = "run reload-ha";
 
 /// All differences between the states that could be read. The registry takes `most` nodes.
@@ -58,6 +60,19 @@ pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes, most: us
         found.process(plan, nodes);
     }
     found.0
+}
+
+/// When HAProxy refuses what the template gives, in these words, no sync helps: says so where the file is behind.
+pub fn explain_refusal(drift: &mut [Drift], words: &str, template: &Path) {
+    for drift in drift.iter_mut().filter(|drift| drift.state == "file") {
+        match &drift.node {
+            None => {
+                drift.what = format!("{TEMPLATE}, which HAProxy refuses: {words}");
+                drift.remedy = format!("mend {}, the last good configuration goes on", template.display());
+            }
+            Some(_) => "HAProxy refuses what the template gives, render-cfg --check tells why".clone_into(&mut drift.remedy),
+        }
+    }
 }
 
 /// What helps a member that was refused.
@@ -130,8 +145,7 @@ impl Found {
             }
         }
         if others {
-            let what = "haproxy.cfg is not what the template gives".to_owned();
-            self.add(None, "file", what, "see render-cfg --diff, and run sync-nodes");
+            self.add(None, "file", TEMPLATE.to_owned(), "see render-cfg --diff, and run sync-nodes");
         }
     }
 

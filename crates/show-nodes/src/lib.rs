@@ -24,7 +24,7 @@ mod states;
 mod table;
 mod text;
 
-use drift::{Drift, drift};
+use drift::{Drift, drift, explain_refusal};
 use nodes::Nodes;
 use states::States;
 use table::Style;
@@ -139,6 +139,11 @@ impl ShowNodes {
             let before: BTreeSet<_> = view.drift.iter().map(Drift::key).collect();
             next.drift.retain(|drift| before.contains(&drift.key()));
             view = next;
+        }
+        if view.drift.iter().any(|drift| drift.state == "file") {
+            if let Some(words) = view.states.refusal(&self.options.process) {
+                explain_refusal(&mut view.drift, &words, &self.options.render.template);
+            }
         }
         view
     }

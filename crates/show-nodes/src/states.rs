@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_core::containers::Containers;
-use lb_core::haproxy;
+use lb_core::haproxy::{self, HaproxyError};
 use lb_core::members::Listed;
 use lb_core::options::{ProcessOptions, PublishOptions};
 use lb_core::plan::Plan;
@@ -104,6 +104,15 @@ impl States {
     #[must_use]
     pub fn has_left(&self, name: &str) -> bool {
         self.members.iter().flatten().any(|member| member.name == name && member.status == "left")
+    }
+
+    /// HAProxy's words about what the template gives, when it refuses that.
+    #[must_use]
+    pub fn refusal(&self, options: &ProcessOptions) -> Option<String> {
+        match haproxy::check(self.rendered.as_ref().ok()?, &options.config) {
+            Err(HaproxyError::Refused(words)) => Some(words),
+            _ => None,
+        }
     }
 
     /// Reads all of them.

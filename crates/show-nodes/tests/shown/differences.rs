@@ -68,6 +68,31 @@ fn between_registry_and_file() {
 }
 
 #[test]
+fn a_template_that_haproxy_refuses_is_told_with_its_words() {
+    let (s1, s2) = (Agent::start("s1", &["role=backend"]), Agent::start("s2", &["role=backend"]));
+    let (first, second) = (line("s1", s1.address()), line("s2", s2.address()));
+    let balancer = Balancer::start(&[(&first, &s1)]);
+    let world = &balancer.world;
+    let template = fs::read_to_string(world.template()).unwrap();
+    let at = template.lines().position(|line| line.contains("balance roundrobin")).unwrap() + 1;
+    world.set_template(&template.replace("balance roundrobin", "balance runrobin"));
+    s2.join(&balancer.agent);
+    balancer.knows(&["s2", "alive"]);
+    world.register(&second);
+    let run = balancer.show().assert().code(1);
+    let text = String::from_utf8(run.get_output().stdout.clone()).unwrap();
+    let node = "s2: registered, but not in the file: HAProxy refuses what the template gives, render-cfg --check tells why";
+    let told: Vec<&str> = text.split_once("\n\n").unwrap().1.lines().collect();
+    assert_eq!((told.len(), told[0]), (2, node), "{text}");
+    let begin = format!(
+        "file: haproxy.cfg is not what the template gives, which HAProxy refuses: parsing [{}:{at}] : ",
+        world.config().display()
+    );
+    let end = format!(": mend {}, the last good configuration goes on", world.template().display());
+    assert!(told[1].starts_with(&begin) && told[1].contains("balance only supports") && told[1].ends_with(&end), "{begin}{end}: {text}");
+}
+
+#[test]
 fn between_file_and_process() {
     let s1 = Agent::start("s1", &["role=backend"]);
     let balancer = Balancer::start(&[(&line("s1", s1.address()), &s1)]);
