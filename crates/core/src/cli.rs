@@ -1,11 +1,13 @@
 //! What is the same in the `main` of every tool: options, one line for an error, the exit code.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::Resettable;
 use nix::sys::stat::{Mode, umask};
 
 use crate::deadline::Deadline;
@@ -46,6 +48,9 @@ pub trait Tool: Parser {
     /// Its name, which begins each of its lines.
     const NAME: &'static str;
 
+    /// Options for which a variable that is empty is not one that is not set.
+    const EMPTY_COUNTS: &'static [&'static str] = &[];
+
     /// Where it logs, and how long it may take.
     fn run_options(&self) -> &RunOptions;
 
@@ -59,7 +64,7 @@ pub trait Tool: Parser {
 pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit, E>) -> ExitCode {
     // Modes are explicit; where somebody forgot one, only the user may write.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    let tool = match T::try_parse() {
+    let tool = match parse::<T>() {
         Ok(tool) => tool,
         Err(error) => {
             // Also prints --help and --version, which are no errors. A closed output is nobody's loss.
@@ -80,6 +85,17 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
             Exit::Failed.into()
         }
     }
+}
+
+/// Reads the options. A variable that is empty is one that is not set: `docker run -e` and Compose can only make it so.
+fn parse<T: Tool>() -> Result<T, clap::Error> {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let mut command = T::command().mut_args(|arg| {
+        let unset = arg.get_env().is_some_and(is_empty) && !T::EMPTY_COUNTS.contains(&arg.get_id().as_str());
+        if unset { arg.env(Resettable::Reset) } else { arg }
+    });
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 /// The deadline of a whole run, or, when it is put off by every round, of one round that begins after `pause` at most.

@@ -89,6 +89,8 @@ pub struct SerfRun {
 
 impl Tool for SerfRun {
     const NAME: &'static str = "serf-run";
+    /// An empty role is refused, since the image has another one than the default; empty names join nobody.
+    const EMPTY_COUNTS: &'static [&'static str] = &["role", "join"];
 
     fn run_options(&self) -> &RunOptions {
         &self.run_options

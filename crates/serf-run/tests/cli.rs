@@ -129,23 +129,21 @@ fn assert_empty_is_none(name: &str) {
 }
 
 #[test]
-fn an_empty_list_of_tags_is_none() {
-    assert_empty_is_none("SERF_TAGS");
+fn an_empty_variable_is_one_that_is_not_set() {
+    let keys = ["SERF_ENCRYPT_KEY", "SERF_ENCRYPT_KEY_FILE"];
+    let others = ["SERF_TAGS", "SERF_EVENT_HANDLERS", "SERF_READY", "SERF_READY_TIMEOUT", "SERF_PROFILE"];
+    for name in keys.iter().chain(&others).chain(&["LOG_CONSOLE", "LOG_FORMAT", "RUN_LIMIT", "PUBLISH_CAUSE"]) {
+        assert_empty_is_none(name);
+    }
+    let world = World::new();
+    without_serf(&world).env("SERF_NODE_NAME", "").assert().code(1);
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(configuration(&world)["node_name"], host.trim());
 }
 
 #[test]
-fn an_empty_list_of_handlers_is_none() {
-    assert_empty_is_none("SERF_EVENT_HANDLERS");
-}
-
-#[test]
-fn an_empty_key_is_none() {
-    assert_empty_is_none("SERF_ENCRYPT_KEY");
-}
-
-#[test]
-fn an_empty_ready_url_is_none() {
-    assert_empty_is_none("SERF_READY");
+fn an_empty_role_is_refused() {
+    without_serf(&World::new()).env("ROLE", "").assert().code(2).stderr(predicate::str::contains("--role"));
 }
 
 #[test]

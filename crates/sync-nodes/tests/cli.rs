@@ -70,6 +70,18 @@ fn a_flood_of_members_is_refused_in_one_line() {
 }
 
 #[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let world = World::new();
+    let mut command = world.command(TOOL);
+    for name in ["BACKEND_ROLE", "BACKEND_PORT", "MAX_NODES", "SYNC_EVERY", "SYNC_GRACE", "LOG_CONSOLE"] {
+        command.env(name, "");
+    }
+    command.args(["--from", "-"]).write_stdin(list(&[HA, S1])).assert().success();
+    assert_eq!((world.nodes(), world.servers().len()), (vec!["s1 172.18.0.2".to_owned()], 1));
+    assert!(world.servers()[0].contains(" 172.18.0.2:3000 "), "{:?}", world.servers());
+}
+
+#[test]
 fn a_second_run_writes_and_says_nothing() {
     let world = World::new();
     sync(&world, &list(&[HA, S1, S2])).success();

@@ -89,7 +89,10 @@ fn a_template_that_haproxy_refuses_is_told_with_its_words() {
         world.config().display()
     );
     let end = format!(": mend {}, the last good configuration goes on", world.template().display());
-    assert!(told[1].starts_with(&begin) && told[1].contains("balance only supports") && told[1].ends_with(&end), "{begin}{end}: {text}");
+    assert!(
+        told[1].starts_with(&begin) && told[1].contains("balance only supports") && told[1].ends_with(&end),
+        "{begin}{end}: {text}"
+    );
 }
 
 #[test]
