@@ -164,7 +164,8 @@ fn name_containers(came: &BTreeSet<NodeName>, list: &MemberList, reporter: &Repo
     let mut containers = Containers::for_service();
     containers.find(nodes().map(|node| node.address.ip()));
     for node in nodes() {
-        if let Some(container) = containers.name(node.address.ip()) {
+        let container = containers.name(node.address.ip()).filter(|name| *name != node.name.as_str());
+        if let Some(container) = container {
             reporter.say(in_container(&node.name, container));
         }
     }
