@@ -2,9 +2,13 @@
 # Compiles the tools and builds the images softengheigvd/base, softengheigvd/ha
 # and softengheigvd/webapp.
 #
-# Usage: ./build-images.sh
+# Usage: ./build-images.sh [--no-key]
 #        ./build-images.sh rust    only softengheigvd/rust, Debian 13's Rust, in
 #                                  which test.sh lints
+#
+# --no-key    images without the key of the gossip, which leave this machine: who
+#             has an image has its key. Without it, they carry the key in
+#             .serf-key, which is made if it is not there.
 #
 # SUPERVISOR=s6|s6-overlay   the supervisor of the images: s6, Debian's package,
 #                            unless set; s6-overlay is downloaded
@@ -173,6 +177,19 @@ choose_supervisor() {
     esac
 }
 
+# Stages the key of the gossip, for the images' user alone.
+stage_key() {
+    install -d -m 700 "$work/base/key"
+    [ "$with_key" = yes ] || return 0
+    install -d -m 700 .serf-key
+    [ -s .serf-key/key ] || {
+        say "making the key of the gossip: .serf-key/key"
+        (umask 077 && head -c 32 /dev/urandom | base64 >.serf-key/.new)
+        mv .serf-key/.new .serf-key/key
+    }
+    install -m 400 .serf-key/key "$work/base/key/encrypt_key"
+}
+
 # Puts together the folders that the images are built from. Their modes are ours, whatever the umask of the clone was.
 stage() {
     cp base/Dockerfile "$work/base/"
@@ -211,8 +228,10 @@ check_space() {
     [ "$free" -ge "$2" ] || die "$1 has $free MB free: about $2 MB are needed"
 }
 
+with_key=yes
 case $#/${1:-} in
     0/ | 1/rust) ;;
+    1/--no-key) with_key=no ;;
     1/-h | 1/--help) help ;;
     *) die "unknown argument '$*', see --help" ;;
 esac
@@ -237,6 +256,7 @@ choose_supervisor
 compile_tools
 make_manual
 stage
+stage_key
 build base --build-arg DEBIAN="$debian" --build-arg SUPERVISOR="$supervisor"
 build ha
 build webapp

@@ -5,12 +5,11 @@
 # match are kept, nodes beyond N are stopped, also those added by hand. If ha
 # does not match, everything is removed and started anew.
 #
-# Usage: ./start-containers.sh [--encrypt] [N]    N nodes, 1 to 50; default 2
-#        ./start-containers.sh down               stops and removes the containers
-#                                                 and the network of the lab
+# Usage: ./start-containers.sh [--no-key] [N]    N nodes, 1 to 50; default 2
+#        ./start-containers.sh down              stops and removes the containers
+#                                                and the network of the lab
 #
-# --encrypt    encrypts the gossip with the key in .serf-key, which is made if it
-#              is not there
+# --no-key    builds images without the key that the gossip is encrypted with
 #
 # HTTP_PORT, STATS_PORT, SOCKET_PORT    published ports, instead of 80, 1936 and
 #                                       9999; 0 lets Docker choose
@@ -104,23 +103,11 @@ check_network() {
         die "the lab of $other is on the network $network: choose another NETWORK too, or remove that lab by 'down' first"
 }
 
-# Makes the key of the gossip if there is none: only root and the user of the images can read it. Made in a container,
-# because this user need not be root.
-make_key() {
-    docker run --rm --network none --user 0 --volume "$PWD/.serf-key:/key" --entrypoint sh softengheigvd/base -ec '
-        chmod 700 /key
-        [ ! -s /key/key ] || exit 0
-        umask 377
-        serf keygen >/key/.new
-        chown 10001:10001 /key/.new
-        mv /key/.new /key/key' || die "the key in .serf-key cannot be made"
-}
-
 # how IMAGE [DOCKER OPTION...]: all that decides how a container is started, but its name
 how() {
     image=$1
     shift
-    echo "$(docker image inspect --format '{{.Id}}' "softengheigvd/$image") $key $*"
+    echo "$(docker image inspect --format '{{.Id}}' "softengheigvd/$image") $*"
 }
 
 # is_kept NAME IMAGE [DOCKER OPTION...]: true if the container runs on this network as it would be started now.
@@ -162,7 +149,7 @@ run() {
         --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
         --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
         --log-driver json-file --log-opt max-size=10m --log-opt max-file=2 \
-        ${key:+"--volume=$key"} "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
+        "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
 }
 
 publish() { echo "${BIND:+$BIND:}$1:$2"; }
@@ -220,8 +207,8 @@ start() {
         number=$((number + 1))
         check_name "$prefix"s$number
     done
-    ./build-images.sh
-    [ -z "$key" ] || make_key
+    # shellcheck disable=SC2086 # nothing, or one option
+    ./build-images.sh $no_key
 
     # The template as it is here, so that it can be changed while the lab runs.
     set -- ha --volume "$PWD/ha/config:/config:ro" \
@@ -263,7 +250,7 @@ start() {
       http://$(where 80)/      JSON from one of the nodes
       http://$(where 1936)/    HAProxy's statistics; also at $(where 9999), for commands such as 'show stat'
     Try next:
-      docker run -d --network $network --name $next ${key:+--volume $key }softengheigvd/webapp
+      docker run -d --network $network --name $next softengheigvd/webapp
       docker exec $ha show-nodes
       docker exec $ha cat /usr/local/etc/haproxy/haproxy.cfg
       docker stop ${prefix}s1
@@ -272,9 +259,9 @@ start() {
 TEXT
 }
 
-key= # the volume with the key of the gossip
-[ "${1-}" != --encrypt ] || {
-    key=$PWD/.serf-key/key:/run/secrets/serf_encrypt_key:ro
+no_key=
+[ "${1-}" != --no-key ] || {
+    no_key=--no-key
     shift
 }
 nodes=${1-2}

@@ -125,46 +125,6 @@ fn lost_nothing(load: Load) {
 }
 
 #[test]
-fn an_encrypted_lab_takes_in_who_has_the_key_and_nobody_else() {
-    let lab = Scripts::new("key");
-    let started = lab.start("--encrypt", ["0"; 3]);
-    assert!(started.status.success(), "{}", out(&started));
-    let ha = format!("{}ha", lab.prefix);
-    let key = docker(&["exec", &ha, "cat", "/run/secrets/serf_encrypt_key"]);
-    let file = Path::new(TOP).join(".serf-key");
-    for (path, mode) in [(file.clone(), 0o700), (file.join("key"), 0o400)] {
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
-    }
-
-    // Both are told whom to join. The one with the key is started as the script says.
-    let said = text(&started.stdout);
-    let line = said.lines().find(|line| line.contains("docker run")).expect("the next line").trim();
-    let stranger = format!("{}stranger", lab.prefix);
-    let _ = docker(&["run", "-d", "--network", &lab.network, "--name", &stranger, "softengheigvd/webapp"]);
-    assert!(Command::new("sh").args(["-c", line]).output().unwrap().status.success(), "{line}");
-    let hostname = |name: &str| docker(&["inspect", "--format", "{{.Config.Hostname}}", &format!("{}{name}", lab.prefix)]);
-    let (friend, stranger_name) = (hostname("s3"), hostname("stranger"));
-    eventually("who has the key is in", 20, || {
-        let nodes = docker(&["exec", &ha, "ls", "/nodes"]);
-        if nodes.contains(&friend) { Ok(()) } else { Err(nodes) }
-    });
-    eventually("the stranger has tried", 20, || {
-        let logs = text(&try_docker(&["logs", &ha], "").stdout);
-        if logs.contains("remote state is not encrypted") { Ok(()) } else { Err(logs) }
-    });
-    assert!(!docker(&["exec", &ha, "serf", "members"]).contains(&stranger_name));
-
-    for name in [&ha, &format!("{}s3", lab.prefix)] {
-        let top = docker(&["top", name]);
-        let logs = try_docker(&["logs", name], "");
-        let inspect = docker(&["inspect", name]);
-        for place in [top, text(&logs.stdout), text(&logs.stderr), inspect] {
-            assert!(!place.contains(key.trim()), "{place}");
-        }
-    }
-}
-
-#[test]
 fn a_port_that_is_taken_is_named_and_nothing_is_started() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();

@@ -22,6 +22,8 @@ use ready::Ready;
 
 /// Where Docker puts a secret of this name.
 const SECRET: &str = "/run/secrets/serf_encrypt_key";
+/// Where the images have the key that they were built with.
+const IMAGE_KEY: &str = "/etc/serf/encrypt_key";
 
 const EXAMPLES: &str = "  serf-run                                          # in a run script, with the environment of the image
   serf-run --role balancer --ready none
@@ -31,8 +33,8 @@ const EXAMPLES: &str = "  serf-run                                          # in
 ///
 /// Waits until the URL of --ready answers with 2xx, so that no request is sent to a node that is not ready; writes the
 /// agent's configuration, which only its user can read; then becomes the agent. The gossip key (32 bytes in base64, as
-/// serf keygen prints) is taken from a file, or from the environment variable SERF_ENCRYPT_KEY, never from the command
-/// line.
+/// serf keygen prints) is taken from --encrypt-key-file, else from the Docker secret /run/secrets/serf_encrypt_key, else
+/// from the environment variable SERF_ENCRYPT_KEY, else from the image, /etc/serf/encrypt_key; never from the command line.
 #[derive(Debug, Parser)]
 #[command(name = "serf-run", version, after_help = after_help(EXAMPLES))]
 pub struct SerfRun {
@@ -63,7 +65,7 @@ pub struct SerfRun {
     /// Address and port on which the agent takes commands; it has no password, so keep it on loopback
     #[arg(long, env = "SERF_RPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:7373")]
     rpc: String,
-    /// File with the gossip key; without it, /run/secrets/serf_encrypt_key if it is there
+    /// File with the gossip key
     #[arg(long, env = "SERF_ENCRYPT_KEY_FILE", value_name = "FILE")]
     encrypt_key_file: Option<PathBuf>,
     /// Directory for the agent's configuration and its snapshot of the cluster
@@ -157,10 +159,15 @@ impl SerfRun {
 
     /// The key of the gossip, which no message may show.
     fn encrypt_key(&self) -> Result<Option<String>> {
+        let existing = |path| Some(Path::new(path)).filter(|path| path.exists());
         let given = self.encrypt_key_file.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let secret = Path::new(SECRET);
-        let Some(path) = given.or_else(|| secret.exists().then_some(secret)) else {
-            return Ok(env::var("SERF_ENCRYPT_KEY").ok().filter(|key| !key.is_empty()));
+        let variable = || env::var("SERF_ENCRYPT_KEY").ok().filter(|key| !key.is_empty());
+        let path = match given.or_else(|| existing(SECRET)) {
+            Some(path) => path,
+            None => match (variable(), existing(IMAGE_KEY)) {
+                (None, Some(path)) => path,
+                (variable, _) => return Ok(variable),
+            },
         };
         let key = fs::read_to_string(path).with_context(|| format!("read the gossip key {}", path.display()))?;
         let key = key.trim();
