@@ -199,6 +199,7 @@ stage() {
         cp -R "services.d/$service" "$work/base/rootfs/etc/services.d/"
     done
     cp -R base/cont-init.d "$work/base/rootfs/etc/"
+    install -m 755 base/serf "$work/base/rootfs/usr/local/bin/serf"
     cp -R ha webapp "$work/"
     chmod -R u=rwX,go=rX "$work/base/rootfs" "$work/ha" "$work/webapp"
     find "$work/base/rootfs/etc" \( -name run -o -name finish -o -path '*/cont-init.d/*' \) -exec chmod 755 {} +

@@ -1,6 +1,7 @@
 //! Asking the Serf agent of this container, in the protocol that the command line `serf` speaks with it.
 //!
-//! The environment says where it is, as for `serf` itself: `SERF_RPC_ADDR`, and `SERF_RPC_AUTH` if it wants a key.
+//! The environment says where it is, as for `serf` itself: `SERF_RPC_ADDR`, and `SERF_RPC_AUTH` if it wants a password;
+//! without that, the password is the one that `serf-run` has made for it ([`PASSWORD`]).
 
 mod rpc;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::members::Listed;
-pub use rpc::SerfError;
+pub use rpc::{PASSWORD, SerfError};
 use rpc::{Session, lossy};
 
 /// Time in which an agent gathers the answers to a query.

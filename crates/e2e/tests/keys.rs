@@ -1,10 +1,11 @@
-//! The key of the gossip: the images carry one, a secret takes its place, and it can be changed while all runs.
+//! The key of the gossip: the images carry one, a secret takes its place, and it can be changed while all runs. The
+//! password of the agent's commands.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use e2e::docker::{docker, text};
+use e2e::docker::{docker, text, try_docker};
 use e2e::{Container, Lab, Look, eventually};
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -82,4 +83,21 @@ fn the_key_is_changed_in_a_running_cluster() {
     }
     let new = lab.node_with("s3", &["-v", &mount]);
     balancer.settles_on(&[&nodes[0], &nodes[1], &new], 30);
+}
+
+#[test]
+fn commands_to_the_agent_need_its_password_and_work_as_they_are_typed() {
+    let lab = Lab::new(Look::Hardened);
+    let node = lab.node("s1");
+    eventually("the agent takes commands", 20, || {
+        let output = node.try_exec(&["serf", "members"], "");
+        if output.status.success() { Ok(()) } else { Err(text(&output.stdout)) }
+    });
+    assert_eq!(node.exec(&["/opt/bin/serf", "members"]), node.exec(&["serf", "members"]));
+    // Another user of the same host.
+    let stranger = ["run", "--rm", "--network", &format!("container:{}", node.name), "--entrypoint", "/usr/bin/serf"];
+    let output = try_docker(&[&stranger[..], &["softengheigvd/base", "leave"]].concat(), "");
+    assert!(!output.status.success());
+    assert!(text(&output.stdout).contains("Authentication required"), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(is_member(&node, &node.member()));
 }

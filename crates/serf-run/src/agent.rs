@@ -15,6 +15,8 @@ pub(crate) struct Agent {
     pub node_name: String,
     pub bind: String,
     pub rpc_addr: String,
+    /// The password of whoever gives it commands.
+    pub rpc_auth: String,
     /// `local`, `lan` or `wan`: how often it gossips, and how patient it is with others.
     pub profile: String,
     pub tags: BTreeMap<String, String>,

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -12,6 +14,7 @@ use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::log::Reporter;
 use lb_core::options::RunOptions;
 use lb_core::replace::replace;
+use lb_core::serf::PASSWORD;
 
 mod agent;
 mod name;
@@ -62,7 +65,7 @@ pub struct SerfRun {
     /// Address and port of the gossip
     #[arg(long, env = "SERF_BIND", value_name = "ADDRESS", default_value = "0.0.0.0:7946")]
     bind: String,
-    /// Address and port on which the agent takes commands; it has no password, so keep it on loopback
+    /// Address and port on which the agent takes commands, with the password in DIR/rpc-auth
     #[arg(long, env = "SERF_RPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:7373")]
     rpc: String,
     /// File with the gossip key
@@ -132,21 +135,33 @@ pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
     if tool.check_name {
         return name::check(&tool.dir, reporter);
     }
-    let configuration = serde_json::to_vec_pretty(&tool.agent()?).context("write the agent's configuration")?;
+    let password = password()?;
+    let configuration = serde_json::to_vec_pretty(&tool.agent(&password)?).context("write the agent's configuration")?;
     tool.ready.wait(tool.ready_timeout.into(), reporter);
     fs::create_dir_all(&tool.dir).with_context(|| format!("make {}", tool.dir.display()))?;
     name::forget(&tool.dir).with_context(|| format!("write in {}", tool.dir.display()))?;
     let path = tool.dir.join(FILE);
-    replace(&path, &configuration, 0o600).with_context(|| format!("write {}", path.display()))?;
+    for (path, content) in [(&tool.dir.join(PASSWORD), password.as_bytes()), (&path, &configuration)] {
+        replace(path, content, 0o600).with_context(|| format!("write {}", path.display()))?;
+    }
     match become_agent(&path)? {}
 }
 
+/// A new password for the agent, 32 hexadecimal digits: on a host that others use, who gives it commands could read the
+/// gossip key or make it leave.
+fn password() -> Result<String> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).context("read /dev/urandom")?;
+    Ok(random.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+}
+
 impl SerfRun {
-    fn agent(&self) -> Result<Agent> {
+    fn agent(&self, password: &str) -> Result<Agent> {
         Ok(Agent {
             node_name: self.member_name()?,
             bind: self.bind.clone(),
             rpc_addr: self.rpc.clone(),
+            rpc_auth: password.to_owned(),
             profile: self.profile.clone(),
             tags: self.tag.iter().flatten().cloned().chain([("role".to_owned(), self.role.clone())]).collect(),
             retry_join: self.join.split_whitespace().map(str::to_owned).collect(),

@@ -29,8 +29,12 @@ fn without_serf(world: &World) -> assert_cmd::Command {
     assert_cmd::Command::from_std(command)
 }
 
+/// What was written for the agent, without the password, which is another one each time.
 fn configuration(world: &World) -> Value {
-    serde_json::from_slice(&fs::read(world.path("serf/agent.json")).unwrap()).unwrap()
+    let mut written: Value = serde_json::from_slice(&fs::read(world.path("serf/agent.json")).unwrap()).unwrap();
+    let password = written.as_object_mut().unwrap().remove("rpc_auth").unwrap();
+    assert_eq!(password.as_str().unwrap().len(), 32);
+    written
 }
 
 /// The configuration that a run with these options and variables writes.
@@ -46,9 +50,9 @@ fn it_becomes_the_agent() {
     let address = loopback();
     let mut command = serf_run(&world, address);
     let agent = Background::start(command.args(["--tag", "weight=50"]));
-    eventually("the agent takes commands", || members_at(address).contains("s1"));
+    eventually("the agent takes commands", || members_at(address, &world.path("serf/rpc-auth")).contains("s1"));
     assert_eq!(agent.program(), "serf", "another process became the agent");
-    let members = members_at(address);
+    let members = members_at(address, &world.path("serf/rpc-auth"));
     for word in ["s1 ", &format!("{address}:7946"), "alive", "role=backend", "weight=50"] {
         assert!(members.contains(word), "{word:?} is not in {members:?}");
     }
@@ -165,15 +169,40 @@ fn a_key_is_in_the_configuration_and_nowhere_else() {
     let address = loopback();
     let key = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3I=";
     let agent = Background::start(serf_run(&world, address).env("SERF_ENCRYPT_KEY", key));
-    eventually("the agent takes commands", || members_at(address).contains("s1"));
+    eventually("the agent takes commands", || members_at(address, &world.path("serf/rpc-auth")).contains("s1"));
     assert!(agent.said().contains("Encrypted: true"), "{}", agent.said());
     assert_eq!(configuration(&world)["encrypt_key"], key);
-    for place in [agent.command_line(), agent.said(), members_at(address), world.log().concat()] {
+    for place in [agent.command_line(), agent.said(), members_at(address, &world.path("serf/rpc-auth")), world.log().concat()] {
         assert!(!place.contains(key), "{place}");
     }
     let with_key: Vec<_> = fs::read_dir(world.path("serf")).unwrap().map(|entry| entry.unwrap().path()).collect();
     let with_key = with_key.iter().filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(key)));
     assert_eq!(with_key.collect::<Vec<_>>(), [&world.path("serf/agent.json")]);
+}
+
+/// On a host that others use, they could read the gossip key, or make the member leave.
+#[test]
+fn the_agent_takes_commands_from_its_user_alone() {
+    let world = World::new();
+    let address = loopback();
+    let password = world.path("serf/rpc-auth");
+    let start = || {
+        let agent = Background::start(&mut serf_run(&world, address));
+        eventually("the agent takes commands", || members_at(address, &password).contains("s1"));
+        (agent, fs::read_to_string(&password).unwrap())
+    };
+    let (agent, first) = start();
+    assert_eq!(members_at(address, Path::new("")), "", "without the password");
+    assert_eq!(fs::metadata(&password).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!agent.command_line().contains(&first) && !agent.said().contains(&first), "{}", agent.said());
+    let check = |directory: &str| {
+        let rpc = format!("{address}:7373");
+        world.command(TOOL).arg("--tell-address").env("SERF_RPC_ADDR", rpc).env("SERF_DIR", directory).write_stdin("s1").assert()
+    };
+    check(world.path("serf").to_str().unwrap()).success().stdout(format!("{address}\n"));
+    check("/nonexistent").code(1).stderr(predicate::str::contains("Authentication required"));
+    drop(agent);
+    assert_ne!(start().1, first, "a new one at each start");
 }
 
 #[test]

@@ -13,8 +13,8 @@ fn waiting_for(url: &str, world: &World, address: Ipv4Addr, environment: &[(&str
     Background::start(command.envs(environment.iter().copied()))
 }
 
-fn eventually_the_agent(address: Ipv4Addr) {
-    eventually("the agent takes commands", || members_at(address).contains("s1"));
+fn eventually_the_agent(world: &World, address: Ipv4Addr) {
+    eventually("the agent takes commands", || members_at(address, &world.path("serf/rpc-auth")).contains("s1"));
 }
 
 /// Shows that it asked often enough, and neither wrote the configuration nor started the agent.
@@ -29,9 +29,9 @@ fn the_agent_starts_when_the_application_is_ready_and_not_before() {
     let (world, application, address) = (World::new(), Application::start(), loopback());
     let agent = waiting_for(&application.url(), &world, address, &[]);
     assert_waits(&agent, &application, &world);
-    assert_eq!(members_at(address), "");
+    assert_eq!(members_at(address, &world.path("serf/rpc-auth")), "");
     application.become_ready();
-    eventually_the_agent(address);
+    eventually_the_agent(&world, address);
     assert_eq!(agent.program(), "serf");
     assert!(world.log().is_empty(), "{:?}", world.log());
 }
@@ -58,7 +58,7 @@ fn a_long_wait_is_logged_once_and_goes_on() {
     assert!(world.log()[0].starts_with(&start) && world.log()[0].contains("503"), "{:?}", world.log());
     assert_eq!(agent.said().trim_end(), world.log()[0]);
     application.become_ready();
-    eventually_the_agent(address);
+    eventually_the_agent(&world, address);
     assert_eq!(world.log().len(), 1, "{:?}", world.log());
 }
 
@@ -66,7 +66,7 @@ fn a_long_wait_is_logged_once_and_goes_on() {
 fn none_waits_for_nothing() {
     let (world, address) = (World::new(), loopback());
     let _agent = waiting_for("none", &world, address, &[]);
-    eventually_the_agent(address);
+    eventually_the_agent(&world, address);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_proxy_in_the_environment_is_not_asked() {
     application.become_ready();
     let nobody = Application::start().url().replace("/health", "");
     let _agent = waiting_for(&application.url(), &world, address, &[("HTTP_PROXY", &nobody), ("http_proxy", &nobody)]);
-    eventually_the_agent(address);
+    eventually_the_agent(&world, address);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //!
 //! A request is a header and, for most commands, a body; so is what comes back.
 
-use std::env;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,13 @@ use serde::{Deserialize, Serialize};
 const LIMIT: Duration = Duration::from_secs(3);
 /// Where an agent listens unless it is told otherwise.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7373";
+/// Where `serf-run` has its files unless it is told otherwise.
+const DEFAULT_DIRECTORY: &str = "/run/serf";
 /// Most bytes of one answer: some hundred thousand members.
 const LARGEST: u64 = 64 << 20;
+
+/// The file in `SERF_DIR` that has the agent's password.
+pub const PASSWORD: &str = "rpc-auth";
 
 /// Why the agent gave no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +104,7 @@ impl Session {
         let stream = connect(&address).map_err(|source| failed(&address, source))?;
         let mut session = Self { address, command: "handshake", answers: BufReader::new(Timed { stream, deadline }) };
         session.call("handshake", Some(Handshake { version: 1 }))?;
-        if let Some(auth_key) = setting("SERF_RPC_AUTH") {
+        if let Some(auth_key) = setting("SERF_RPC_AUTH").or_else(password) {
             session.call("auth", Some(Auth { auth_key }))?;
         }
         Ok(session)
@@ -143,6 +149,12 @@ impl Session {
     pub(super) fn into_stream(self) -> TcpStream {
         self.answers.into_inner().stream
     }
+}
+
+/// The agent says so if it wants another one, or one at all.
+fn password() -> Option<String> {
+    let directory = setting("SERF_DIR").unwrap_or_else(|| DEFAULT_DIRECTORY.to_owned());
+    fs::read_to_string(Path::new(&directory).join(PASSWORD)).ok()
 }
 
 fn setting(name: &str) -> Option<String> {
