@@ -228,6 +228,15 @@ fn the_lab_s_paths_lead_to_what_is_here() {
 }
 
 #[test]
+fn ps_top_and_less_are_in_every_image() {
+    let lab = Lab::new(Look::Hardened);
+    for container in [&lab.balancer("ha").container, &lab.node("s1")] {
+        let found = container.exec(&["ls", "/usr/bin/ps", "/usr/bin/top", "/usr/bin/less"]);
+        assert_eq!(found.lines().count(), 3, "{found}");
+    }
+}
+
+#[test]
 fn the_images_have_man_pages_and_completions() {
     let lab = Lab::new(Look::Hardened);
     let balancer = lab.balancer("ha");

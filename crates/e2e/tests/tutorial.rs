@@ -80,6 +80,7 @@ impl Reader {
                 "heig" => self.network.clone(),
                 "80:80" | "1936:1936" | "9999:9999" => format!("127.0.0.1::{}", word.split(':').next().unwrap()),
                 "ha" | "s1" | "s2" | "s3" => format!("{}{word}", self.prefix),
+                "container:s1" => format!("container:{}s1", self.prefix),
                 _ => word.to_owned(),
             };
             adapted += rest;
