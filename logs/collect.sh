@@ -6,8 +6,10 @@
 #
 # NETWORK, PREFIX   the network to make for it, and what is put before the containers' names: logs, logs-
 #
-# Times and process ids are replaced by TIME and PID, and addresses are told as on Docker's first network, so that a new
-# run differs little.
+# What Docker and the programs print is kept as they print it, but for what changes from run to run: times, process ids,
+# Docker's identifiers, states of health and MAC addresses are replaced by TIME, PID, ID, HEALTH and MAC; addresses are told as
+# on Docker's first network, the host's ports, which Docker chooses, as the lab's own; and names as in the lab, heig, ha,
+# s1 …
 set -eu
 
 network=${NETWORK:-logs}
@@ -45,11 +47,15 @@ clean_up() {
     rm -rf "$work"
 }
 
-# run NAME IMAGE: the lab's own line. The hostname is the node's name in the cluster: without it, another one each time.
+# run NAME IMAGE [DOCKER OPTION...]: the lab's own line. The hostname is the node's name in the cluster: without it,
+# another one each time.
 run() {
-    say "starting $prefix$1"
-    docker run --detach --network "$network" --network-alias "$1" --hostname "$1" --name "$prefix$1" "softengheigvd/$2" \
-        >/dev/null || die "$prefix$1 does not start"
+    name=$1
+    image=$2
+    shift 2
+    say "starting $prefix$name"
+    docker run --detach --network "$network" --network-alias "$name" --hostname "$name" --name "$prefix$name" "$@" \
+        "softengheigvd/$image" >/dev/null || die "$prefix$name does not start"
 }
 
 address_of() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$prefix$1"; }
@@ -101,34 +107,63 @@ moment() {
 
 # What changes from run to run is made the same.
 stable() {
-    sed -E -e "s/\<${subnet}\./172.18.0./g" -e 's,[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}[ T][0-9:]{8}Z?,TIME,' \
-        -e 's/^(\[[A-Z]+\] +)\([0-9]+\)/\1(PID)/' -e 's/(New worker) \([0-9]+\)/\1 (PID)/' -e 's/_ms=[0-9.]+/_ms=TIME/g'
+    sed -E -e "s/\<${subnet}\./172.18.0./g" -e 's,[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}[ T][0-9:]{8}(\.[0-9]+)?Z?,TIME,' \
+        -e 's/^(\[[A-Z]+\] +)\([0-9]+\)/\1(PID)/' -e 's/(New worker) \([0-9]+\)/\1 (PID)/' -e 's/_ms=[0-9.]+/_ms=TIME/g' \
+        -e "s/\<$prefix//g"
 }
 
 logs_of() { docker logs "$prefix$1" 2>&1 | stable; }
 
+# The columns of `docker ps`, which is as wide as what stands in it: the youngest container first.
 docker_ps() {
-    docker ps --all --filter "network=$network" --format 'table {{.Names}}\t{{.Image}}\t{{.Command}}\t{{.State}}\t{{.Ports}}' |
-        { read -r head && echo "$head" && sort; }
+    docker ps --all --filter "network=$network" \
+        --format '{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}' |
+        sed -E -e 's/^[0-9a-f]+/ID/' -e 's/\t[^\t]* ago\t/\tTIME ago\t/' -e 's/\tUp [^\t(]*[^\t( ]/\tUp TIME/' \
+            -e 's/ [^\t)]* ago\t/ TIME ago\t/' -e 's/\((health: starting|healthy|unhealthy)\)/(HEALTH)/' \
+            -e 's/:[0-9]+->([0-9]+)/:\1->\1/g' | stable |
+        awk -F '\t' '
+            BEGIN { line[0] = "CONTAINER ID\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS\tNAMES" }
+            { line[NR] = $0 }
+            END {
+                for (i = 0; i <= NR; i++) {
+                    columns = split(line[i], cell)
+                    for (c = 1; c <= columns; c++) if (length(cell[c]) > width[c]) width[c] = length(cell[c])
+                }
+                for (i = 0; i <= NR; i++) {
+                    split(line[i], cell)
+                    for (c = 1; c < columns; c++) printf "%-" width[c] + 3 "s", cell[c]
+                    print cell[columns]
+                }
+            }'
 }
 
-# The parts that say how the container is made, without what Docker counts and stores.
-inspect() {
-    docker inspect "$prefix$1" | jq '.[0] | {
-        Name, Path, Args,
-        State: .State | { Status, ExitCode, OOMKilled },
-        RestartCount,
-        HostConfig: .HostConfig | { NetworkMode, PortBindings, RestartPolicy, Privileged, ReadonlyRootfs },
-        Mounts,
-        Config: .Config | { Hostname, User, ExposedPorts, Env, Healthcheck, Image, Entrypoint, Cmd, Labels },
-        Networks: .NetworkSettings.Networks | map_values({ IPAddress, IPPrefixLen, Gateway })
-    }' | stable
+# inspected JQ_FILTER: what Docker tells of something, from standard input.
+inspected() {
+    jq --indent 4 "$1" | sed "s/\"$network\"/\"heig\"/" | stable | sed -E \
+        -e 's/[0-9a-f]{64}/ID/g' -e 's/"[0-9a-f]{12}"/"ID"/' -e 's,netns/[0-9a-f]{12},netns/ID,' \
+        -e 's/"([0-9a-f]{2}:){5}[0-9a-f]{2}"/"MAC"/' -e 's/"IPPrefixLen": [1-9][0-9]*/"IPPrefixLen": 16/' \
+        -e 's,"(172\.18\.0\.[0-9]+)/[0-9]+","\1/16",'
 }
 
 inspect_all() {
     for name in ha s1 s2; do
-        inspect "$name" >"$1/inspect_$name.log"
+        # shellcheck disable=SC2016 # jq's own variable
+        docker inspect "$prefix$name" | inspected '.[0] |= (
+            .State.Pid = "PID" | .State.Health = "HEALTH" |
+            (.HostConfig.PortBindings, .NetworkSettings.Ports) |= with_entries(
+                (.key | split("/")[0]) as $port | .value |= (if . then map(.HostPort = $port) else . end)))' >"$1/inspect_$name.log"
     done
+    docker network inspect "$network" | inspected '.[0].Containers |= (to_entries | sort_by(.value.Name) | from_entries)' \
+        >"$1/inspect_network.log"
+}
+
+# The processes of ha but those that the service join runs for a moment. What PID 1 is called depends on the supervisor.
+processes() {
+    docker top "${prefix}ha" -o pid,args | awk -v first="$(docker inspect --format '{{.State.Pid}}' "${prefix}ha")" '
+        NR == 1 { next }
+        { program = $2; sub(/.*\//, "", program); pid = $1; sub(/^ *[0-9]+ +/, "") }
+        pid == first { print "1   " $0 }
+        pid != first && (program ~ /^(s6-|haproxy|sync-nodes|bundle-log)/ || $0 ~ /^serf agent/) { print "PID " $0 }' | sort
 }
 
 # What tasks 3, 4 and 5 show after each step: $1 is its number. One template with all nodes, not one node each time.
@@ -148,7 +183,7 @@ TEMPLATE
 handled() { in_ha grep -qs "$1: $2 .*$3" /var/log/serf.log; }
 
 serve() {
-    run ha ha
+    run ha ha -p 127.0.0.1::80 -p 127.0.0.1::1936 -p 127.0.0.1::9999
     ha=$(address_of ha)
     subnet=${ha%.*}
     wait_for 30 "the page" page_shows
@@ -178,9 +213,7 @@ serve() {
     moment 6.2 s1=active_up s2=active_up
 
     say "killing HAProxy: the supervisor starts it anew"
-    # Without what the service join runs for a moment.
-    docker top "${prefix}ha" -o pid,args | awk '$2 ~ /^(s6-|haproxy|serf|sync-nodes|bundle-log)/ { $1 = ""; print substr($0, 2) }' |
-        sort >"$out/task1/processes.log"
+    processes >"$out/task1/processes.log"
     old=$(in_ha s6-svstat -o pid /var/run/s6/services/ha)
     in_ha s6-svc -k /var/run/s6/services/ha
     wait_for 20 "another HAProxy" another_haproxy "$old"

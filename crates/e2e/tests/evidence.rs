@@ -56,11 +56,32 @@ fn one_command_makes_every_piece_of_evidence() {
         ("task2/s1.log", "EventMemberJoin: s2"),
         ("task3/ha_1.log", "Received event: member-join"),
         ("task3/serf.log", "TIME member-join: s2 172.18.0.4 joined: event member-join"),
-        ("task5/docker_ps2.log", "exited"),
+        ("task4/docker_ps.log", "CONTAINER ID   IMAGE                  COMMAND   CREATED    STATUS             PORTS "),
+        ("task4/docker_ps.log", "127.0.0.1:80->80/tcp, 127.0.0.1:1936->1936/tcp, 127.0.0.1:9999->9999/tcp   ha\n"),
+        ("task5/docker_ps2.log", "   Exited (0) TIME ago   "),
+        ("task5/inspect_ha.log", "\"HostPort\": \"1936\""),
         ("task5/inspect_s1.log", "\"Image\": \"softengheigvd/webapp\""),
-        ("task6/6.6_ps.log", "-s5 "),
+        ("task5/inspect_network.log", "\"Name\": \"heig\""),
+        ("task5/inspect_network.log", "\"IPv4Address\": \"172.18.0.4/16\""),
+        ("task6/6.6_ps.log", "   s5\n"),
     ] {
         assert!(read(name).contains(part), "{name}: {}", read(name));
+    }
+    // PID 1 is s6-svscan over Debian's s6, and s6-svscan or the init of s6-overlay over that.
+    let processes = read("task1/processes.log");
+    let first = processes.lines().next().and_then(|line| line.strip_prefix("1   ")).expect(&processes);
+    let program = first.split(' ').next().unwrap().rsplit('/').next().unwrap();
+    assert!(["s6-svscan", "init"].contains(&program), "{processes}");
+    for part in ["PID haproxy -W ", "PID serf agent ", "PID sync-nodes --follow "] {
+        assert!(processes.contains(part), "{part}: {processes}");
+    }
+    // Whatever Docker chooses anew each time is replaced.
+    for name in made.iter().filter(|name| name.contains("docker_ps") || name.contains("inspect") || name.contains("_ps.log")) {
+        let text = read(name);
+        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        let is_id = |word: &str| [12, 64].contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit());
+        assert_eq!(words.find(|word| is_id(word)), None, "{name}: {text}");
+        assert!(!text.contains(&prefix) && !text.contains("02:42:"), "{name}: {text}");
     }
     // What does not depend on the machine is the same in each run.
     for name in ["task4/haproxy_1.log", "task4/haproxy_2.log", "task4/haproxy_3.log", "task5/ls_nodes.log", "task5/ls_nodes2.log"]
