@@ -74,8 +74,8 @@ pub struct SerfRun {
     /// Directory for the agent's configuration and its snapshot of the cluster
     #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
     dir: PathBuf,
-    /// Timing of the gossip: local, lan or wan. With local a leave is told within 0.1 s and a death within 5 s; lan, with
-    /// 0.2 s and 8 s, bears more delay between hosts
+    /// Timing of the gossip: local, lan or wan. With local a leave is told within 0.1 s and a death in 4 to 7 s; lan,
+    /// with 0.2 s and 8 s, bears more delay between hosts
     #[arg(long, env = "SERF_PROFILE", value_name = "PROFILE", default_value = "local", value_parser = ["local", "lan", "wan"])]
     profile: String,
     /// Instead: ask the service once whether it is ready
