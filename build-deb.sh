@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a Debian package of the tools, with man pages, completions, the default template and systemd units, for Debian
-# 12 and 13. Installs cargo-deb if it is missing.
+# 12 and 13. Installs cargo-deb into target/.
 #
 # Usage: ./build-deb.sh
 set -eu
@@ -23,9 +23,11 @@ cd "$(dirname "$0")"
 umask 022
 PATH=${HOME:-/root}/.cargo/bin:$PATH # as in provision.sh
 command -v cargo >/dev/null || die "no cargo: ./provision.sh installs it"
-cargo deb --version >/dev/null 2>&1 || {
-    say "installing cargo-deb"
-    cargo install --locked cargo-deb || die "cargo-deb cannot be installed"
+
+cargo_deb=3.6.4 # the newest that Rust 1.85 compiles, whatever later ones say of themselves
+[ "$(target/cargo-deb/bin/cargo-deb --version 2>/dev/null)" = "$cargo_deb" ] || {
+    say "installing cargo-deb $cargo_deb into target/cargo-deb"
+    cargo install --locked --root target/cargo-deb "cargo-deb@$cargo_deb" || die "cargo-deb $cargo_deb cannot be installed"
 }
 
 # As in build-images.sh, so that what is compiled there is not compiled again.
@@ -43,6 +45,6 @@ for page in "$work"/manual/man1/*; do
     tool=$(basename "$page" .1)
     install -D -m 755 "target/$triple/release/$tool" "$work/bin/$tool"
 done
-package=$(cargo deb --quiet --no-build --no-strip -p manual --target "$triple" --output "$work/") || die "the package cannot be made"
+package=$(target/cargo-deb/bin/cargo-deb --quiet --no-build --no-strip -p manual --target "$triple" --output "$work/") || die "the package cannot be made"
 dpkg-deb --info "$package" | sed 's/^/    /'
 say "made $package: apt install ./$package"
