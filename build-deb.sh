@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a Debian package of the tools, with man pages, completions, the default template and systemd units, for Debian
-# 12 and 13. Installs cargo-deb into target/.
+# 12 and 13. Installs cargo-deb into target/. Lintian checks the package, if it is installed.
 #
 # Usage: ./build-deb.sh
 set -eu
@@ -47,4 +47,5 @@ for page in "$work"/manual/man1/*; do
 done
 package=$(target/cargo-deb/bin/cargo-deb --quiet --no-build --no-strip -p manual --target "$triple" --output "$work/") || die "the package cannot be made"
 dpkg-deb --info "$package" | sed 's/^/    /'
+! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning "$package" || die "lintian refuses $package"
 say "made $package: apt install ./$package"
