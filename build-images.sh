@@ -245,7 +245,7 @@ mkdir -p "$work"
 exec 9>"$work/lock"
 flock 9 # the build context is for one build at a time
 check_space . 500
-check_space "$(docker info --format '{{.DockerRootDir}}')" 1500
+check_space "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || docker info --format '{{.Store.GraphRoot}}')" 1500 # the latter is Podman's
 find_debian
 if [ "${1:-}" = rust ]; then
     build_rust

@@ -28,6 +28,13 @@ image_label=softengheigvd.image # every image of the lab has it, and so every co
 how_label=softengheigvd.start   # how a container was started
 # Paths that are written to; the user of the images is lb, 10001.
 tmpfs_options=uid=10001,gid=10001,mode=0755
+engine_options=
+case $(docker --version 2>/dev/null) in
+    podman*) # it has another option for that, and lets nobody but root listen on port 80
+        tmpfs_options=U,mode=0755
+        engine_options=--sysctl=net.ipv4.ip_unprivileged_port_start=0
+        ;;
+esac
 
 # Containers of the lab on its network, stopped ones too. $@: what to print of them.
 lab_containers() { docker ps --all --filter "label=$image_label" --filter "network=$network" "$@"; }
@@ -145,7 +152,7 @@ run() {
     say "starting $name"
     # In a session of its own: at Ctrl-C in the middle of it, Docker could make the container after the clean-up.
     error=$(setsid --wait docker run --detach --name "$name" --hostname "$name" --label "$how_label=$how" --network "$network" --network-alias serf-cluster \
-        --read-only --cap-drop ALL --security-opt no-new-privileges \
+        --read-only --cap-drop ALL --security-opt no-new-privileges ${engine_options:+"$engine_options"} \
         --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
         --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
         --log-driver json-file --log-opt max-size=10m --log-opt max-file=2 \

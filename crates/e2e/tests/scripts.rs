@@ -24,14 +24,18 @@ impl Scripts {
         Self { network: format!("{prefix}net"), prefix }
     }
 
-    fn start(&self, argument: &str, ports: [&str; 3]) -> Output {
-        Command::new("./start-containers.sh")
+    fn command(&self, argument: &str, ports: [&str; 3]) -> Command {
+        let mut command = Command::new("./start-containers.sh");
+        command
             .current_dir(TOP)
             .args((!argument.is_empty()).then_some(argument))
             .envs([("PREFIX", self.prefix.as_str()), ("NETWORK", &self.network), ("BIND", "127.0.0.1")])
-            .envs([("HTTP_PORT", ports[0]), ("STATS_PORT", ports[1]), ("SOCKET_PORT", ports[2])])
-            .output()
-            .expect("the script runs")
+            .envs([("HTTP_PORT", ports[0]), ("STATS_PORT", ports[1]), ("SOCKET_PORT", ports[2])]);
+        command
+    }
+
+    fn start(&self, argument: &str, ports: [&str; 3]) -> Output {
+        self.command(argument, ports).output().expect("the script runs")
     }
 
     fn containers(&self) -> Vec<String> {
@@ -187,6 +191,34 @@ fn a_balancer_that_was_started_by_hand_is_replaced_and_that_is_said_first() {
     assert_eq!(lab.containers(), ["ha", "s1"]);
     for name in ["ha", "s1"].map(|name| format!("{}{name}", lab.prefix)) {
         assert_eq!(docker(&["inspect", "--format", "{{.Config.Hostname}}", &name]), name, "docker ps and the cluster agree");
+    }
+}
+
+#[test]
+fn podman_is_asked_for_the_same_by_its_own_options() {
+    let lab = Scripts::new("podman");
+    let fake = tempfile::tempdir().unwrap();
+    let asked = fake.path().join("asked");
+    let script = format!(
+        r#"#!/bin/sh
+        case $1 in
+            --version) echo podman version 5.4.2 ;;
+            run) echo "$@" >{}; exit 1 ;;
+            *) PATH=${{PATH#*:}} exec docker "$@" ;;
+        esac"#,
+        asked.display()
+    );
+    let docker = fake.path().join("docker");
+    fs::write(&docker, script).unwrap();
+    fs::set_permissions(&docker, Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", fake.path().display(), std::env::var("PATH").unwrap());
+    let started = lab.command("1", ["0"; 3]).env("PATH", path).output().unwrap();
+    assert!(!started.status.success() && !lab.network_is_there(), "{}", out(&started));
+    let asked = fs::read_to_string(asked).unwrap();
+    for option in
+        [" --tmpfs /run:exec,U,mode=0755 ", " --tmpfs /nodes:U,mode=0755 ", " --sysctl=net.ipv4.ip_unprivileged_port_start=0 "]
+    {
+        assert!(asked.contains(option), "no {option}: {asked}");
     }
 }
 
