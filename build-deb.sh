@@ -1,28 +1,20 @@
 #!/bin/sh
-# Makes a Debian package of the tools, with man pages, completions, the default template and systemd units, for Debian
-# 12 and 13. Installs cargo-deb into target/. Lintian checks the package, if it is installed.
+# Makes a Debian package of the tools, with man pages, completions, the default
+# template and systemd units, for Debian 12 and 13. Installs cargo-deb into
+# target/. Lintian checks the package, if it is installed.
 #
 # Usage: ./build-deb.sh
 set -eu
-
-say() { echo "==> $*"; }
-die() {
-    echo "build-deb.sh: $*" >&2
-    exit 1
-}
+cd "$(dirname "$0")"
+. ./scripts.sh
 
 case ${1:-} in
     '') ;;
-    -h | --help)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
+    -h | --help) help ;;
     *) die "unknown argument '$1', see --help" ;;
 esac
-cd "$(dirname "$0")"
 umask 022
-PATH=${HOME:-/root}/.cargo/bin:$PATH # as in provision.sh
-command -v cargo >/dev/null || die "no cargo: ./provision.sh installs it"
+have cargo || die "no cargo: ./provision.sh installs it"
 
 cargo_deb=3.6.4 # the newest that Rust 1.85 compiles, whatever later ones say of themselves
 [ "$(target/cargo-deb/bin/cargo-deb --version 2>/dev/null)" = "$cargo_deb" ] || {
@@ -40,12 +32,12 @@ for packages in '' '-p scale-nodes'; do
         cargo build --release --locked --target "$triple" --target-dir target $packages || die "the tools do not compile"
 done
 rm -rf "$work"
-cargo run --quiet --locked --target-dir target -p manual -- "$work/manual" || die "the man pages cannot be made"
+"target/$triple/release/manual" "$work/manual" || die "the man pages cannot be made"
 for page in "$work"/manual/man1/*; do
     tool=$(basename "$page" .1)
     install -D -m 755 "target/$triple/release/$tool" "$work/bin/$tool"
 done
 package=$(target/cargo-deb/bin/cargo-deb --quiet --no-build --no-strip -p manual --target "$triple" --output "$work/") || die "the package cannot be made"
 dpkg-deb --info "$package" | sed 's/^/    /'
-! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning "$package" || die "lintian refuses $package"
+! have lintian || lintian --allow-root --fail-on error,warning "$package" || die "lintian refuses $package"
 say "made $package: apt install ./$package"

@@ -163,7 +163,7 @@ processes() {
         NR == 1 { next }
         { program = $2; sub(/.*\//, "", program); pid = $1; sub(/^ *[0-9]+ +/, "") }
         pid == first { print "1   " $0 }
-        pid != first && (program ~ /^(s6-|haproxy|sync-nodes|bundle-log)/ || $0 ~ /^serf agent/) { print "PID " $0 }' | sort
+        pid != first && (program ~ /^(s6-|haproxy|sync-nodes|bundle-log)/ || $0 ~ /^[a-z/]*serf agent/) { print "PID " $0 }' | sort
 }
 
 # What tasks 3, 4 and 5 show after each step: $1 is its number. One template with all nodes, not one node each time.

@@ -72,7 +72,7 @@ fn one_command_makes_every_piece_of_evidence() {
     let first = processes.lines().next().and_then(|line| line.strip_prefix("1   ")).expect(&processes);
     let program = first.split(' ').next().unwrap().rsplit('/').next().unwrap();
     assert!(["s6-svscan", "init"].contains(&program), "{processes}");
-    for part in ["PID haproxy -W ", "PID serf agent ", "PID sync-nodes --follow "] {
+    for part in ["PID haproxy -W ", "PID /usr/bin/serf agent ", "PID sync-nodes --follow "] {
         assert!(processes.contains(part), "{part}: {processes}");
     }
     // Whatever Docker chooses anew each time is replaced.
