@@ -186,6 +186,9 @@ pub struct Traits {
 }
 
 impl Traits {
+    /// The keys of the pairs that a node has.
+    pub const KEYS: [&str; 3] = ["port", "weight", "drain"];
+
     /// Reads the pairs that a node has; pairs with other keys are handed to `other`, which may refuse them.
     ///
     /// # Errors
@@ -299,6 +302,13 @@ mod tests {
             assert!(bad.parse::<Weight>().is_err(), "{bad:?}");
         }
         assert!("0".parse::<Weight>().is_ok() && "256".parse::<Weight>().is_ok());
+    }
+
+    #[test]
+    fn all_keys_are_known() {
+        for key in Traits::KEYS {
+            assert!(Traits::from_pairs([(key, "no such value")], |_| Ok(())).is_err(), "{key}");
+        }
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! The environment says where it is, as for `serf` itself: `SERF_RPC_ADDR`, and `SERF_RPC_AUTH` if it wants a password;
 //! without that, the password is the one that `serf-run` has made for it ([`PASSWORD`]).
 
+mod list;
+mod pieces;
 mod rpc;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpStream};
+use std::net::TcpStream;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -18,15 +20,15 @@ use rpc::{Session, lossy};
 /// Time in which an agent gathers the answers to a query.
 const ANSWERS: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// The member list of the local agent.
+/// The member list of the local agent. What cannot be read of one member is not valid as what it should be, and hides no
+/// other; of the tags, those are kept that mean something to us.
 ///
 /// # Errors
 /// [`SerfError`] when the agent does not run, or does not answer in time.
 pub fn members() -> Result<Vec<Listed>, SerfError> {
     let mut session = Session::open()?;
     session.call("members", None::<()>)?;
-    let members: Members = session.body()?;
-    members.members.into_iter().map(Entry::listed).collect::<Option<_>>().ok_or_else(|| session.nonsense())
+    session.members()
 }
 
 /// What the agents that have a handler for the query `name` answer to `payload` within a second, each by its member.
@@ -86,39 +88,4 @@ struct Answer {
     from: ByteBuf,
     #[serde(default)]
     payload: Option<ByteBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Members {
-    members: Vec<Entry>,
-}
-
-/// Texts of other members, in which any byte may be.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry {
-    name: ByteBuf,
-    /// 4 or 16 bytes.
-    addr: ByteBuf,
-    #[serde(default)]
-    tags: Option<BTreeMap<ByteBuf, ByteBuf>>,
-    status: String,
-}
-
-impl Entry {
-    fn listed(self) -> Option<Listed> {
-        let address: IpAddr = match *self.addr.as_slice() {
-            [a, b, c, d] => [a, b, c, d].into(),
-            // Go writes an IPv4 address in this form now and then.
-            ref bytes => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical(),
-        };
-        let tags = self.tags.unwrap_or_default();
-        Some(Listed {
-            name: lossy(&self.name),
-            address: address.to_string(),
-            tags: tags.iter().map(|(key, value)| (lossy(key), lossy(value))).collect(),
-            status: self.status,
-        })
-    }
 }

@@ -11,6 +11,10 @@ use std::{env, fs};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::list::{self, Broken};
+use crate::members::Listed;
+use crate::quote::Quoted;
+
 /// Time that the agent has for all it is asked on one connection. It answers within a millisecond, and a query in a
 /// second; one that hangs must not hang its caller.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -18,8 +22,10 @@ const LIMIT: Duration = Duration::from_secs(3);
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7373";
 /// Where `serf-run` has its files unless it is told otherwise.
 const DEFAULT_DIRECTORY: &str = "/run/serf";
-/// Most bytes of one answer: some hundred thousand members.
-const LARGEST: u64 = 64 << 20;
+/// Most bytes of one answer that is kept whole; that of a query has some thousand.
+const LARGEST: u64 = 1 << 20;
+/// Bytes that are read at once.
+const BUFFER: usize = 64 << 10;
 
 /// The file in `SERF_DIR` that has the agent's password.
 pub const PASSWORD: &str = "rpc-auth";
@@ -46,6 +52,22 @@ pub enum SerfError {
     Nonsense {
         /// Where it is.
         address: String,
+    },
+    /// It has more members than anybody can have.
+    #[error("serf agent at {address}: its member list is too long to be kept: some hundred thousand members")]
+    Flood {
+        /// Where it is.
+        address: String,
+    },
+    /// One of the above, and there is a member that is likely to be the cause.
+    #[error("{cause}; its member {name} has more than {megabytes} MB: serf force-leave -prune NAME takes it out", name = Quoted(.name), megabytes = .bytes >> 20)]
+    Large {
+        /// What happened.
+        cause: String,
+        /// The member of which there is most.
+        name: String,
+        /// How many bytes came of it.
+        bytes: u64,
     },
     /// It says that it failed.
     #[error("serf agent at {address}: {command}: {reason}")]
@@ -102,7 +124,8 @@ impl Session {
         let address = setting("SERF_RPC_ADDR").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
         let deadline = Instant::now() + LIMIT;
         let stream = connect(&address).map_err(|source| failed(&address, source))?;
-        let mut session = Self { address, command: "handshake", answers: BufReader::new(Timed { stream, deadline }) };
+        let mut session =
+            Self { address, command: "handshake", answers: BufReader::with_capacity(BUFFER, Timed { stream, deadline }) };
         session.call("handshake", Some(Handshake { version: 1 }))?;
         if let Some(auth_key) = setting("SERF_RPC_AUTH").or_else(password) {
             session.call("auth", Some(Auth { auth_key }))?;
@@ -138,6 +161,20 @@ impl Session {
                 failed(&self.address, source)
             }
             _ => self.nonsense(),
+        })
+    }
+
+    /// Reads the body of the answer to `members`.
+    pub(super) fn members(&mut self) -> Result<Vec<Listed>, SerfError> {
+        list::read(&mut self.answers).map_err(|Broken { reason, largest }| {
+            let address = self.address.clone();
+            let error = match reason.kind() {
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData => self.nonsense(),
+                ErrorKind::FileTooLarge => SerfError::Flood { address },
+                _ => failed(&self.address, reason),
+            };
+            let Some((name, bytes)) = largest else { return error };
+            SerfError::Large { cause: error.to_string(), name, bytes }
         })
     }
 
