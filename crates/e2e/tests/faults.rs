@@ -97,8 +97,17 @@ fn an_agent_that_hangs_is_given_up_and_comes_back() {
     signal(&balancer, "STOP", &agent);
     let said = failed_sync(&balancer);
     assert!(said.contains("serf agent at 127.0.0.1:7373 did not answer in 3s"), "{said}");
+    let is = |status: &str| match balancer.inspect("{{.State.Health.Status}}").as_str() {
+        found if found == status => Ok(()),
+        other => Err(other.to_owned()),
+    };
+    // Three looks in a row, 10 s and the time of an answer apart.
+    eventually("it is unhealthy", 60, || is("unhealthy"));
+    let health = balancer.inspect("{{json .State.Health.Log}}");
+    assert!(health.contains("no member list: serf agent at 127.0.0.1:7373 did not answer in 3s"), "{health}");
     balancer.settles_on(&[&nodes[0]], BACK);
     signal(&balancer, "CONT", &agent);
+    eventually("it is healthy again", 30, || is("healthy"));
     let late = lab.node("late");
     balancer.settles_on(&[&nodes[0], &late], 2 * BACK);
     assert_eq!(balancer.worker(), worker);

@@ -1,11 +1,13 @@
 //! The service: a sync at every hint, and from time to time without one.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lb_core::cli::{Exit, Tool, deadline};
 use lb_core::log::Reporter;
 use lb_core::members::MemberList;
+use lb_core::replace::{remove_if_there, replace};
 use lb_core::sync::Absent;
 
 use crate::SyncNodes;
@@ -24,6 +26,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut hints = Hints::new(&tool.options.process.master_socket, reporter);
     let mut alone = Alone::default();
+    let blind = Blind::new(&tool.options.process.master_socket);
     let mut trouble = Trouble::default();
     let mut pace = Pace::default();
     // The agent starts at the same time; that it is not there at once is not worth a line.
@@ -33,7 +36,7 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut cause = "start";
     loop {
         deadline.put_off();
-        let result = round(tool, &mut alone, cause, reporter);
+        let result = round(tool, &mut alone, &blind, cause, reporter);
         let every = if result.is_ok() { *tool.every } else { RETRY.min(*tool.every) };
         trouble.note(result, reporter);
         let hint = hints.wait(every)?;
@@ -43,8 +46,10 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     }
 }
 
-fn round(tool: &SyncNodes, alone: &mut Alone, cause: &str, reporter: &Reporter) -> Result<()> {
-    let list = tool.list()?;
+fn round(tool: &SyncNodes, alone: &mut Alone, blind: &Blind, cause: &str, reporter: &Reporter) -> Result<()> {
+    let list = tool.list();
+    blind.note(&list);
+    let list = list?;
     let absent = alone.absent(&list, *tool.grace);
     tool.apply(&list, absent, cause, reporter)?;
     Ok(())
@@ -64,6 +69,24 @@ impl Alone {
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() < grace { Absent::KeepWhenAlone } else { Absent::Remove }
+    }
+}
+
+/// A file that says why there is no member list, as long as that is so: for a health check.
+struct Blind(PathBuf);
+
+impl Blind {
+    /// It is beside HAProxy's sockets. What a run before this one has noted stays until there is a list.
+    fn new(master: &Path) -> Self {
+        Self(master.with_file_name("sync.trouble"))
+    }
+
+    /// That it cannot be written stops nobody.
+    fn note(&self, list: &Result<MemberList>) {
+        let _ = match list {
+            Ok(_) => remove_if_there(&self.0).map(drop),
+            Err(error) => replace(&self.0, format!("no member list: {error:#}\n").as_bytes(), 0o644),
+        };
     }
 }
 

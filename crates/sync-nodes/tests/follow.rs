@@ -66,12 +66,16 @@ fn an_agent_that_is_killed_and_comes_back_is_followed_on() {
     let mut service = follow(&world, &rpc, &OFTEN);
     eventually_nodes(&world, &["s1"]);
 
+    let trouble = || fs::read_to_string(world.path("run/sync.trouble")).unwrap_or_default();
+    assert_eq!(trouble(), "");
     let address = ha.kill();
     eventually("the trouble is logged", || world.log().iter().any(|line| line.contains("connection refused")));
+    eventually("a health check sees it", || trouble().starts_with("no member list: serf agent at 127."));
     assert_eq!(world.nodes().len(), 1, "the registry stays while there is no member list");
 
     let ha = Agent::start_at(address, "ha", &["role=balancer"]);
     eventually("the end of the trouble is logged", || world.log().contains(&"sync-nodes: works again".to_owned()));
+    assert_eq!(trouble(), "");
     assert_eq!(world.nodes().len(), 1, "an agent that is alone removes nobody");
     ha.join(&s1);
     let s2 = node("s2", &ha);
