@@ -10,7 +10,7 @@ use std::thread;
 
 use lb_core::members::MemberList;
 use lb_core::serf;
-use lb_fuzz::{ROLE, check_message, check_name, check_node};
+use lb_fuzz::{GATE, ROLE, check_message, check_name, check_node};
 use libfuzzer_sys::fuzz_target;
 
 /// Header of an answer without error: {"Error": "", "Seq": 0}.
@@ -72,7 +72,7 @@ fn ask(body: &[u8]) -> Option<MemberList> {
             assert!(
                 members.iter().all(|member| member.name.len() <= 1800 && member.address.len() < 64 && member.tags.len() <= 4)
             );
-            Some(MemberList::of(&members, ROLE))
+            Some(MemberList::of(&members, &GATE))
         }
         Err(error) => {
             assert!(!error.to_string().is_empty());

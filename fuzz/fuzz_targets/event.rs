@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::BufReader;
 
 use lb_core::event::{Line, LineError, parse_gone, parse_present, read_lines};
-use lb_fuzz::{ROLE, check_message, check_name, check_node, check_rendered};
+use lb_fuzz::{GATE, ROLE, check_message, check_name, check_node, check_rendered};
 use libfuzzer_sys::fuzz_target;
 
 type Lines = Vec<(usize, Result<String, LineError>)>;
@@ -33,7 +33,7 @@ fuzz_target!(|input: &[u8]| {
             continue;
         };
         assert_eq!(line.as_bytes(), text.strip_suffix(b"\r").unwrap_or(text));
-        match parse_present(line, ROLE) {
+        match parse_present(line, &GATE) {
             Ok(Line::Node(node)) => {
                 assert_eq!(parse_gone(line).as_ref(), Ok(&node.name));
                 check_node(&node);

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use lb_core::config::{Config, ServerKey};
 use lb_core::event::{Line, parse_gone, parse_present};
+use lb_core::networks::Gate;
 use lb_core::node::{Node, NodeName};
 use lb_core::plan::Plan;
 use lb_core::render::Template;
@@ -17,6 +18,9 @@ pub mod model;
 
 /// The role that the targets take for that of the nodes.
 pub const ROLE: &str = "backend";
+
+/// Lets in all members of that role.
+pub static GATE: LazyLock<Gate> = LazyLock::new(|| Gate::anywhere(ROLE));
 
 static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -48,7 +52,7 @@ pub fn check_node(node: &Node) {
     let tags = line.splitn(3, ' ').nth(2).unwrap_or("");
     for (separator, tags) in [("\t", tags.replace(' ', ",")), (" ", tags.to_owned())] {
         let event = [node.name.as_str(), &node.address.to_string(), ROLE, &tags].join(separator);
-        assert_eq!(parse_present(&event, ROLE), Ok(Line::Node(node.clone())), "{event:?}");
+        assert_eq!(parse_present(&event, &GATE), Ok(Line::Node(node.clone())), "{event:?}");
         assert_eq!(parse_gone(&event).as_ref(), Ok(&node.name), "{event:?}");
     }
 }

@@ -18,7 +18,6 @@ defaults
 .if streq("$HTTP_LOG",errors)
     option dontlog-normal
 .endif
-    option forwardfor
     timeout connect 500ms
     timeout client 60s
     timeout server 60s
@@ -38,7 +37,15 @@ frontend http
 .if streq("$HTTP_LOG",off)
     http-request set-log-level silent
 .endif
+    # What a client says of where it comes from counts for nothing. Behind a proxy of yours: `option forwardfor` instead,
+    # which adds to the header.
+    http-request set-header X-Forwarded-For %[src]
     http-request set-header X-Forwarded-Port %[dst_port]
+    # A request that comes round again, through a node that forwards to us, ends here. Each balancer is known by its
+    # hostname, so that there may be others in a row.
+    http-request set-var(txn.balancer) hostname
+    http-request return status 508 content-type text/plain string "This request was here before.\n" if { req.hdr(X-Balancer),strcmp(txn.balancer) eq 0 }
+    http-request add-header X-Balancer %[var(txn.balancer)]
     # The node's own promise about its connection to us.
     http-response del-header keep-alive
     default_backend nodes

@@ -193,7 +193,7 @@ fn tool(dir: &Path, port: &str, name: &str) -> Command {
     command.env("NODES_DIR", dir.join("nodes")).env("HAPROXY_TEMPLATE", dir.join("haproxy.cfg.hb"));
     command.env("HAPROXY_CFG", dir.join("haproxy.cfg")).env("SERF_LOG", dir.join("serf.log"));
     command.env("HAPROXY_MASTER_SOCKET", dir.join("master.sock")).env("HAPROXY_ADMIN_SOCKET", dir.join("admin.sock"));
-    command.env("BACKEND_PORT", port);
+    command.env("BACKEND_PORT", port).env("NODE_NETWORKS", "any");
     command
 }
 

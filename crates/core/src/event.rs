@@ -7,6 +7,7 @@
 use std::io::{self, BufRead};
 
 use crate::member::Member;
+use crate::networks::Gate;
 use crate::node::{Node, NodeError, NodeName};
 
 /// Longest line that is read, in bytes. Serf's own limit for all tags of a member is 512 bytes.
@@ -87,8 +88,8 @@ pub enum Line {
 /// Reads the line of a member that is there: joined or updated.
 ///
 /// # Errors
-/// [`LineError`] when the line is not valid for a member of `role`.
-pub fn parse_present(line: &str, role: &str) -> Result<Line, LineError> {
+/// [`LineError`] when the line is not valid for a member that the gate lets in.
+pub fn parse_present(line: &str, gate: &Gate) -> Result<Line, LineError> {
     let (name, address, its_role, tags) = columns(line)?;
     // Typed by hand, tags may have spaces between them as well.
     let by_hand = !line.contains('\t');
@@ -96,7 +97,7 @@ pub fn parse_present(line: &str, role: &str) -> Result<Line, LineError> {
     // A comma inside a value yields pieces without `=`; they belong to no key of ours.
     let tags = tags.filter_map(|tag| tag.split_once('='));
     let other = || Line::Other { name: name.to_owned(), role: its_role.to_owned() };
-    Ok(Member { name, address, role: its_role, tags }.into_node(role)?.map_or_else(other, Line::Node))
+    Ok(Member { name, address, role: its_role, tags }.into_node(gate)?.map_or_else(other, Line::Node))
 }
 
 /// Reads the line of a member that is gone: only its name counts, whatever its address was.
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     fn node(line: &str) -> String {
-        match parse_present(line, "backend") {
+        match parse_present(line, &Gate::anywhere("backend")) {
             Ok(Line::Node(node)) => node.to_string(),
             Ok(Line::Other { name, role }) => format!("other {name} {role}"),
             Err(error) => format!("refused: {error}"),

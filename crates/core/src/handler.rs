@@ -9,6 +9,7 @@ use crate::cli::Exit;
 use crate::event::{Line, LineError, parse_gone, parse_present, read_lines};
 use crate::lock::Lock;
 use crate::log::Reporter;
+use crate::networks::{Gate, NetworksError};
 use crate::node::{Node, NodeName};
 use crate::options::{PublishOptions, RoleOptions, RunOptions};
 use crate::publish::{PublishError, publish};
@@ -36,6 +37,9 @@ pub enum HandlerError {
     /// Standard input cannot be read.
     #[error("read standard input")]
     Input(#[from] io::Error),
+    /// It is not known where nodes may be.
+    #[error(transparent)]
+    Networks(#[from] NetworksError),
     /// The registry cannot be changed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -96,7 +100,9 @@ impl SerfEvent {
 pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Result<Exit, HandlerError> {
     let serf = SerfEvent::of_environment();
     let mut door = Door { role: &options.role, reporter, serf: serf.as_ref(), bad: 0, too_many: 0 };
-    let mut changes = door.read(event)?;
+    // Who is gone may have been anywhere.
+    let gate = if event == Event::Present { Some(options.role.gate()?) } else { None };
+    let mut changes = door.read(gate.as_ref())?;
     let (nodes, process) = (&options.publish.render.nodes_dir, &options.publish.process);
     if changes.is_empty() {
         return Ok(door.exit());
@@ -136,14 +142,14 @@ struct Door<'a> {
 }
 
 impl Door<'_> {
-    /// Reads all lines, and tells the bad ones with the reason.
-    fn read(&mut self, event: Event) -> io::Result<Vec<Change>> {
+    /// Reads all lines, and tells the bad ones with the reason. Without a gate they are of members that are gone.
+    fn read(&mut self, gate: Option<&Gate>) -> io::Result<Vec<Change>> {
         let input = io::stdin();
         if input.is_terminal() {
             self.reporter.hint("type event lines, NAME ADDRESS ROLE [TAGS], and end them with Ctrl-D");
         }
         let mut changes = Vec::new();
-        read_lines(BufReader::new(input), |number, line| match line.and_then(|line| self.parse(event, line)) {
+        read_lines(BufReader::new(input), |number, line| match line.and_then(|line| self.parse(gate, line)) {
             // For which there is room is seen later; what no cluster has takes no memory until then.
             Ok(Some(Change::Put(_))) if changes.len() >= self.role.max_nodes.max(MANY) => self.too_many += 1,
             Ok(Some(change)) => changes.push(change),
@@ -161,11 +167,9 @@ impl Door<'_> {
         Ok(changes)
     }
 
-    fn parse(&self, event: Event, line: &str) -> Result<Option<Change>, LineError> {
-        if event == Event::Gone {
-            return Ok(Some(Change::Remove(parse_gone(line)?)));
-        }
-        match parse_present(line, &self.role.role)? {
+    fn parse(&self, gate: Option<&Gate>, line: &str) -> Result<Option<Change>, LineError> {
+        let Some(gate) = gate else { return Ok(Some(Change::Remove(parse_gone(line)?))) };
+        match parse_present(line, gate)? {
             Line::Node(node) => Ok(Some(Change::Put(node))),
             Line::Other { name, role } => {
                 let event = self.serf.map_or_else(String::new, |event| format!(": event {}", event.0));

@@ -6,7 +6,7 @@
 //! members ──► registry ──► file ──► process
 //! ```
 //!
-//! [`event`] and [`members`] read what Serf says; [`registry`] keeps one file a node; [`render`] turns the
+//! [`event`] and [`members`] read what Serf says, [`networks`] decides where nodes may be; [`registry`] keeps one file a node; [`render`] turns the
 //! registry into the text of `haproxy.cfg`; [`publish`] makes file and running HAProxy equal to that text,
 //! with the help of [`config`] and [`plan`] (what differs), [`haproxy`] (its sockets) and [`running`] (what the
 //! process is known to run). Modules without a path or a socket in their arguments are pure.
@@ -24,6 +24,7 @@ pub mod lock;
 pub mod log;
 pub mod member;
 pub mod members;
+pub mod networks;
 pub mod node;
 pub mod options;
 pub mod plan;

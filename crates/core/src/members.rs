@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer};
 
 use crate::member::Member;
+use crate::networks::Gate;
 use crate::node::{Node, NodeError, NodeName};
 
 /// What the cluster's member list says about the nodes of one role.
@@ -50,26 +51,26 @@ fn without_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
 }
 
 impl MemberList {
-    /// Reads the list that `serf members -format=json` prints, and picks out the members of `role`.
+    /// Reads the list that `serf members -format=json` prints, and picks out those that the gate lets in.
     ///
     /// # Errors
     /// When the text is not the JSON of a member list; nothing of such a text is used.
-    pub fn parse(json: &str, role: &str) -> Result<Self, serde_json::Error> {
+    pub fn parse(json: &str, gate: &Gate) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_str(json)?;
-        Ok(Self::of(&document.members, role))
+        Ok(Self::of(&document.members, gate))
     }
 
-    /// Picks out the members of `role`.
+    /// Picks out the members that the gate lets in.
     #[must_use]
-    pub fn of(members: &[Listed], role: &str) -> Self {
+    pub fn of(members: &[Listed], gate: &Gate) -> Self {
         let mut list = Self { members: members.len(), ..Self::default() };
         for entry in members {
-            list.add(entry, role);
+            list.add(entry, gate);
         }
         list
     }
 
-    fn add(&mut self, entry: &Listed, role: &str) {
+    fn add(&mut self, entry: &Listed, gate: &Gate) {
         if entry.status != "alive" {
             self.gone.extend(entry.name.parse());
             return;
@@ -81,7 +82,7 @@ impl MemberList {
             role: entry.tags.get("role").map_or("", String::as_str),
             tags: entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())),
         };
-        match member.into_node(role) {
+        match member.into_node(gate) {
             Ok(Some(node)) => drop(self.nodes.insert(node.name.clone(), node)),
             Ok(None) => {}
             Err(error) => self.refused.push((entry.name.clone(), error)),
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     fn list(members: &str) -> MemberList {
-        MemberList::parse(&format!(r#"{{"members":[{members}]}}"#), "backend").unwrap()
+        MemberList::parse(&format!(r#"{{"members":[{members}]}}"#), &Gate::anywhere("backend")).unwrap()
     }
 
     fn entry(name: &str, addr: &str, tags: &str, status: &str) -> String {
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn what_is_no_member_list_is_an_error() {
         for bad in ["", "{", "[]", "{}", r#"{"members":[{"name":"s1"}]}"#, r#"{"members":[]} x"#] {
-            assert!(MemberList::parse(bad, "backend").is_err(), "{bad:?}");
+            assert!(MemberList::parse(bad, &Gate::anywhere("backend")).is_err(), "{bad:?}");
         }
     }
 }

@@ -28,6 +28,17 @@ pub enum NodeError {
         /// What kind of address it is.
         kind: &'static str,
     },
+    /// It is an address of the balancer.
+    #[error("address {0} is this balancer's own: it would send its requests to itself")]
+    Own(IpAddr),
+    /// No node may be where it is.
+    #[error("address {address} {reason}")]
+    Elsewhere {
+        /// The address.
+        address: IpAddr,
+        /// Where it is, and what to do if that is right.
+        reason: String,
+    },
     /// The port is not a number from 1 to 65535.
     #[error("port {port} is not 1 to 65535", port = Quoted(.0))]
     Port(String),
@@ -80,7 +91,7 @@ impl fmt::Display for NodeName {
 
 /// The address of a node: an IPv4 or IPv6 literal that a server can have.
 ///
-/// Loopback is allowed, for a cluster on one host.
+/// Which of them a node may have where, [`Gate`](crate::networks::Gate) decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Address(IpAddr);
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::log::Format;
+use crate::networks::{Gate, NetworksError, NodeNetworks};
 use crate::node::Port;
 
 /// What holds for every run: where it logs, and how long it may take.
@@ -85,4 +86,18 @@ pub struct RoleOptions {
     /// Most nodes that are registered; further ones are refused
     #[arg(long, env = "MAX_NODES", value_name = "N", default_value = "10000")]
     pub max_nodes: usize,
+    /// Where nodes may be: networks such as '172.18.0.0/16 fd00::/8'; own for those of this host's interfaces, any for
+    /// anywhere, loopback included. Addresses of this host are refused in any case
+    #[arg(long, env = "NODE_NETWORKS", value_name = "NETWORKS", default_value = "own")]
+    pub node_networks: NodeNetworks,
+}
+
+impl RoleOptions {
+    /// What decides which members are nodes, with this host's addresses as they are now.
+    ///
+    /// # Errors
+    /// [`NetworksError`].
+    pub fn gate(&self) -> Result<Gate, NetworksError> {
+        Gate::new(&self.role, &self.node_networks)
+    }
 }

@@ -68,13 +68,14 @@ pub fn sync(registry: &mut Registry, list: &MemberList, absent: Absent, most: us
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::Gate;
 
     fn list(members: &[(&str, &str, &str)]) -> MemberList {
         let entry = |(name, address, status): &(&str, &str, &str)| {
             format!(r#"{{"name":"{name}","addr":"{address}:7946","tags":{{"role":"backend"}},"status":"{status}"}}"#)
         };
         let entries: Vec<_> = members.iter().map(entry).collect();
-        MemberList::parse(&format!(r#"{{"members":[{}]}}"#, entries.join(",")), "backend").unwrap()
+        MemberList::parse(&format!(r#"{{"members":[{}]}}"#, entries.join(",")), &Gate::anywhere("backend")).unwrap()
     }
 
     fn registry(nodes: &[&str]) -> (tempfile::TempDir, Registry) {

@@ -9,10 +9,11 @@ use e2e::{Balancer, Container, Lab, Look, eventually};
 const CONFIG: &str = "/usr/local/etc/haproxy/haproxy.cfg";
 const TEMPLATE: &str = "/config/haproxy.cfg.hb";
 
-/// A lab whose balancer has no event handlers, which would come a second late into what a test does by hand.
+/// A lab whose balancer has no event handlers, which would come a second late into what a test does by hand. Nodes may be
+/// anywhere.
 fn lab(look: Look, count: usize) -> (Lab, Balancer, Vec<Container>) {
     let lab = Lab::new(look);
-    let balancer = lab.balancer_with("ha", &["-e", "SERF_EVENT_HANDLERS="]);
+    let balancer = lab.balancer_with("ha", &["-e", "SERF_EVENT_HANDLERS=", "-e", "NODE_NETWORKS=any"]);
     let nodes = (1..=count).map(|number| lab.node(&format!("s{number}"))).collect();
     (lab, balancer, nodes)
 }
@@ -122,7 +123,7 @@ fn a_changed_template_is_reloaded_and_a_bad_one_changes_nothing() {
         ("s/check inter/chekc inter/", "unknown keyword 'chekc'"),
         ("s/balance roundrobin/balance roundrobbin/", "balance only supports"),
         ("s/{{host}}/{{hots}}/", "hots"),
-        ("s/{{host}}/{{host}/", "line 5"),
+        ("s/{{host}}/{{host}/", "line 6"),
     ] {
         root(&format!("sed '{edit}' /tmp/good > {TEMPLATE}"));
         let output = balancer.try_exec(&["sync-nodes"], "");

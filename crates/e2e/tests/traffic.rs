@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 
 use e2e::docker::docker;
-use e2e::http::{Load, get};
+use e2e::http::{Load, client, get};
 use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, Look, eventually};
 
@@ -140,12 +140,35 @@ fn a_request_tells_the_node_where_it_came_from() {
     let server = ["exec", "-d", &nodes[0].name, "node", "-e", show];
     let _ = docker(&server);
     let _ = nodes[0].exec(&["serf", "tags", "-set", "port=3999"]);
-    let answer = eventually("the node is asked at its other port", 10, || {
-        let answer = balancer.get("/", None)?;
-        answer.field("x-forwarded-for").map(|from| (from, answer))
+    eventually("the node is asked at its other port", 10, || balancer.get("/", None)?.field("x-forwarded-for"));
+    // What the client says of itself, a node must not believe.
+    let url = format!("http://127.0.0.1:{}/", balancer.port(80));
+    let request = client().get(&url).header("X-Forwarded-For", "6.6.6.6").header("X-Balancer", "another");
+    let headers: serde_json::Value = serde_json::from_str(&request.call().unwrap().body_mut().read_to_string().unwrap()).unwrap();
+    let header = |name: &str| headers[name].as_str().unwrap_or_default().to_owned();
+    let from = header("x-forwarded-for");
+    assert!(from != "6.6.6.6" && from.parse::<std::net::IpAddr>().is_ok(), "{headers}");
+    assert_eq!(header("x-forwarded-port"), "80");
+    // Balancers in a row add to each other's list.
+    assert_eq!(header("x-balancer"), format!("another, {}", balancer.member()));
+}
+
+#[test]
+fn a_request_that_comes_round_again_is_answered_508() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 1);
+    // In the place of the application, what asks the balancer for all that it is asked.
+    let script = "const http = require('http');
+        http.createServer((request, answer) => {
+            if (request.url === '/health') return answer.end();
+            const options = { host: process.argv[1], path: request.url, headers: request.headers };
+            http.get(options, (inner) => { answer.writeHead(inner.statusCode); inner.pipe(answer); });
+        }).listen(3999)";
+    let _ = docker(&["exec", "-d", &nodes[0].name, "node", "-e", script, &balancer.address()]);
+    let _ = nodes[0].exec(&["serf", "tags", "-set", "port=3999"]);
+    eventually("the request comes round", 10, || match balancer.get("/", None)? {
+        answer if answer.status == 508 => Ok(()),
+        answer => Err(format!("{} {}", answer.status, answer.body)),
     });
-    assert!(answer.0.parse::<std::net::IpAddr>().is_ok(), "{}", answer.0);
-    assert_eq!(answer.1.field("x-forwarded-port").unwrap(), "80");
 }
 
 #[test]

@@ -231,6 +231,7 @@ fn help_is_complete() {
         &[
             "BACKEND_ROLE",
             "BACKEND_PORT",
+            "NODE_NETWORKS",
             "NODES_DIR",
             "HAPROXY_TEMPLATE",
             "HAPROXY_CFG",

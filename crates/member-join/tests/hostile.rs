@@ -1,5 +1,7 @@
 //! What `member-join` refuses: each bad line with its reason, and nothing else with it.
-#![allow(clippy::indexing_slicing, reason = "what the tests share is test code, which the lint cannot know")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "what the tests share is test code, which the lint cannot know")]
+
+use std::net::UdpSocket;
 
 use assert_cmd::assert::Assert;
 use lb_fixture::{World, said};
@@ -107,6 +109,65 @@ fn an_ipv4_address_in_the_clothes_of_ipv6_is_refused_alike() {
         [("::ffff:0.0.0.0", "is unspecified"), ("::ffff:224.0.0.1", "is multicast"), ("::ffff:255.255.255.255", "is broadcast")]
     {
         assert_refused(format!("x\t{address}\tbackend\t").as_bytes(), reason);
+    }
+}
+
+/// What a member with this address is told when nodes may be in these networks; `None` when it goes in.
+fn refusal(networks: &str, address: &str) -> Option<String> {
+    let world = World::new();
+    let run = world.command(TOOL).env("NODE_NETWORKS", networks).write_stdin(format!("x\t{address}\tbackend\t\n")).assert();
+    let lines = said(&run);
+    let refused = lines.iter().find_map(|line| line.strip_prefix("member-join: line 1 refused: "));
+    let code = if refused.is_some() { 65 } else { 0 };
+    let _ = run.code(code);
+    assert_eq!(world.nodes().len(), usize::from(refused.is_none()), "{lines:?}");
+    refused.map(str::to_owned)
+}
+
+#[test]
+fn an_address_outside_of_the_nodes_networks_is_refused() {
+    const NETWORKS: &str = "172.18.0.0/16 fd00::/8";
+    for address in ["172.18.0.9", "::ffff:172.18.0.9", "fd00::9"] {
+        assert_eq!(refusal(NETWORKS, address), None, "{address}");
+    }
+    for (address, reason) in [
+        ("172.19.0.9", "address 172.19.0.9 is in none of NODE_NETWORKS (172.18.0.0/16 fd00::/8)"),
+        ("64:ff9b::7f00:1", "is in none of NODE_NETWORKS"),
+        ("127.0.0.1", "address 127.0.0.1 is loopback"),
+        ("127.255.0.9", "is loopback"),
+        ("::1", "is loopback"),
+        ("::ffff:127.0.0.1", "address 127.0.0.1 is loopback"),
+        ("169.254.169.254", "is link-local"),
+        ("::ffff:169.254.169.254", "is link-local"),
+        ("fe80::9", "is link-local"),
+    ] {
+        let found = refusal(NETWORKS, address).unwrap_or_default();
+        assert!(found.contains(reason), "{address}: {found}");
+        assert_eq!(refusal("any", address), None, "{address}");
+    }
+}
+
+#[test]
+fn an_address_of_the_balancer_is_refused_at_any_port() {
+    // Nothing is sent: the system only chooses the address to send from. A host without a network has none.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let Ok(own) = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) else { return };
+    for networks in ["own", "", "any", "0.0.0.0/0"] {
+        let found = refusal(networks, &own.ip().to_string()).unwrap_or_default();
+        assert_eq!(found, format!("address {} is this balancer's own: it would send its requests to itself", own.ip()));
+        assert!(refusal(networks, &format!("::ffff:{}", own.ip())).is_some());
+    }
+    let found = refusal("own", "255.0.113.7").unwrap_or_default();
+    assert!(found.contains("is in no network that this balancer is on (") && found.contains("NODE_NETWORKS"), "{found}");
+}
+
+#[test]
+fn networks_that_are_none_are_wrong_options() {
+    for networks in ["lan", "172.18.0.0/33", "any 10.0.0.0/8", "172.18.0.0/16;fd00::/8"] {
+        let world = World::new();
+        let run = world.command(TOOL).env("NODE_NETWORKS", networks).write_stdin(GOOD).assert().code(2);
+        run.stderr(predicates::str::contains("is no network such as 172.18.0.0/16 or fd00::/8"));
+        assert!(world.nodes().is_empty());
     }
 }
 

@@ -82,7 +82,8 @@ fn remedy(reason: &NodeError) -> &'static str {
         NodeError::Port(_) | NodeError::Weight(_) | NodeError::Drain(_) | NodeError::Twice(_) => {
             "on that node, serf tags -set NAME=VALUE or -delete NAME"
         }
-        _ => "it must join with an address of its own",
+        NodeError::Elsewhere { .. } => "if it should be a node, NODE_NETWORKS at the balancer must admit it",
+        _ => "it must join with an address of its own; what is no node of yours goes by serf force-leave -prune NAME",
     }
 }
 

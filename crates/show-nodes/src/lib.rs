@@ -26,7 +26,7 @@ mod text;
 
 use drift::{Drift, drift, explain_refusal};
 use nodes::Nodes;
-use states::States;
+use states::{States, told};
 use table::Style;
 
 /// Time for which a difference must last before it is one: a sync that is in flight is done by then.
@@ -122,8 +122,11 @@ pub fn run(tool: &ShowNodes, reporter: &Reporter) -> Result<Exit> {
 
 impl ShowNodes {
     fn look(&self, containers: &mut Containers) -> View {
-        let states = States::read(&self.options);
-        let list = states.members.as_ref().ok().map(|members| MemberList::of(members, &self.role.role));
+        let mut states = States::read(&self.options);
+        let list = states.members.as_ref().map_err(Clone::clone);
+        let list = list.and_then(|members| Ok(MemberList::of(members, &self.role.gate().map_err(told)?)));
+        // Who is a node is not known without it.
+        let list = list.map_err(|reason| states.members = Err(reason)).ok();
         let nodes = Nodes::of(&states, list.as_ref(), &self.role.role, self.options.render.port, containers);
         let drift = drift(&states, list.as_ref(), &nodes, self.role.max_nodes);
         View { states, nodes, drift }

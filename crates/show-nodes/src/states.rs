@@ -155,7 +155,7 @@ impl States {
 }
 
 /// An error with all its sources.
-fn told(error: impl Into<anyhow::Error>) -> String {
+pub fn told(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
 }
 

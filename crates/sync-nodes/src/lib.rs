@@ -102,16 +102,17 @@ impl SyncNodes {
     }
 
     fn list(&self) -> Result<MemberList> {
+        let gate = self.role.gate()?;
         let list = match self.from.as_deref() {
-            None => MemberList::of(&serf::members()?, &self.role.role),
+            None => MemberList::of(&serf::members()?, &gate),
             Some(path) if path.as_os_str() == "-" => {
                 let mut json = String::new();
                 io::stdin().read_to_string(&mut json).context("read standard input")?;
-                MemberList::parse(&json, &self.role.role).context("standard input is no member list")?
+                MemberList::parse(&json, &gate).context("standard input is no member list")?
             }
             Some(path) => {
                 let json = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-                MemberList::parse(&json, &self.role.role).with_context(|| format!("{} is no member list", path.display()))?
+                MemberList::parse(&json, &gate).with_context(|| format!("{} is no member list", path.display()))?
             }
         };
         ensure!(list.members > 0, "the member list has no member at all, not even its own agent");

@@ -162,6 +162,19 @@ fn a_node_that_became_invalid_is_taken_out() {
 }
 
 #[test]
+fn a_node_whose_network_is_not_admitted_any_more_is_taken_out() {
+    let world = World::new();
+    let members = list(&[HA, S1, ("s2", "10.0.1.3", "role=backend", "alive")]);
+    sync(&world, &members).success();
+    assert_eq!(world.nodes().len(), 2);
+    let narrow = ["--from", "-", "--node-networks", "172.18.0.0/16"];
+    let run = world.command(TOOL).args(narrow).write_stdin(members.as_str()).assert().code(65);
+    assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
+    let refused = "sync-nodes: member 's2' refused: address 10.0.1.3 is in none of NODE_NETWORKS (172.18.0.0/16)";
+    assert!(said(&run).contains(&refused.to_owned()), "{run}");
+}
+
+#[test]
 fn what_is_no_member_list_leaves_the_registry_as_it_is() {
     let good = list(&[HA, ("s9", "172.18.0.9", "role=backend", "alive")]);
     let cut_off = &good[..good.len() - 10];
@@ -305,7 +318,7 @@ fn wrong_options_exit_2() {
 #[test]
 fn help_is_complete() {
     let paths = ["NODES_DIR", "HAPROXY_TEMPLATE", "HAPROXY_CFG", "HAPROXY_ADMIN_SOCKET", "HAPROXY_MASTER_SOCKET", "SERF_LOG"];
-    let others = ["BACKEND_ROLE", "BACKEND_PORT", "SYNC_EVERY", "SYNC_GRACE"];
+    let others = ["BACKEND_ROLE", "BACKEND_PORT", "SYNC_EVERY", "SYNC_GRACE", "NODE_NETWORKS"];
     assert_help(World::new().command(TOOL), &[&paths[..], &others].concat());
 }
 

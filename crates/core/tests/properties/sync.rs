@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use lb_core::members::MemberList;
+use lb_core::networks::Gate;
 use lb_core::node::{Node, NodeName};
 use lb_core::registry::Registry;
 use lb_core::sync::{Absent, Change, sync};
@@ -34,7 +35,7 @@ fn cluster() -> impl Strategy<Value = (Vec<String>, Vec<String>)> {
 }
 
 fn list(members: &[String]) -> MemberList {
-    MemberList::parse(&format!(r#"{{"members":[{}]}}"#, members.join(",")), "backend").unwrap()
+    MemberList::parse(&format!(r#"{{"members":[{}]}}"#, members.join(",")), &Gate::anywhere("backend")).unwrap()
 }
 
 /// What is in the registry before: nodes, and files that are none.
