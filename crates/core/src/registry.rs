@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat};
@@ -12,7 +13,8 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::node::{Node, NodeName};
 use crate::public::refuse_any;
-use crate::replace::{remove_if_there, replace};
+use crate::quote::Quoted;
+use crate::replace::{make_way, remove_if_there, replace};
 
 mod index;
 
@@ -20,6 +22,8 @@ use index::{Found, Index, Stamp};
 
 /// Longest node file that is read, in bytes; the longest valid line has about 240.
 const LONGEST: usize = 1024;
+/// A hidden file that says that the folder is a registry: what is no node file in there may be replaced and removed.
+const MARK: &str = ".registry";
 /// How many files are worth an index: fewer are read within a fraction of a millisecond.
 const LARGE: usize = 64;
 
@@ -42,6 +46,18 @@ pub enum RegistryError {
         /// What the system said.
         source: io::Error,
     },
+    /// The folder is somebody else's: it holds what is no node file, and was never a registry.
+    #[error(
+        "registry {path}: {other} is no node file: is --nodes-dir (NODES_DIR) right? If this folder is to be the registry, touch {path}/{MARK}",
+        path = path.display(),
+        other = Quoted(other)
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files in it.
+        other: String,
+    },
     /// A node's file cannot be written or removed.
     #[error("write {path}", path = path.display())]
     Write {
@@ -54,11 +70,15 @@ pub enum RegistryError {
 
 /// A directory with one file a node, as it was read. What is changed here is changed there. Whoever changes it holds the
 /// [`Lock`](crate::lock::Lock) since before it was read.
+///
+/// The first change marks the directory as a registry, for which it must have nothing but node files. What stands in the
+/// way of a node in a marked one is replaced; no folder is removed with anything in it.
 #[derive(Debug)]
 pub struct Registry {
     directory: PathBuf,
     nodes: BTreeMap<NodeName, Node>,
     skipped: Vec<(PathBuf, String)>,
+    is_marked: bool,
     /// The text of an index that is better than the one there is; written with the first change.
     index: Option<String>,
 }
@@ -78,6 +98,7 @@ impl Registry {
         let text = if is_large { Index::load(directory) } else { String::new() };
         let mut index = Index::of(&text);
         let mut registry = Self::empty(directory);
+        registry.is_marked = directory.join(MARK).symlink_metadata().is_ok();
         let mut files = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.file_name();
@@ -107,7 +128,7 @@ impl Registry {
     /// A registry without any node, whose directory need not be there.
     #[must_use]
     pub fn empty(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new(), index: None }
+        Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new(), is_marked: false, index: None }
     }
 
     /// The nodes by name.
@@ -143,15 +164,16 @@ impl Registry {
     /// Registers a node; says whether that changed anything.
     ///
     /// # Errors
-    /// [`RegistryError::Write`]; the node's old file stays then.
+    /// [`RegistryError::Write`], [`RegistryError::Foreign`]; the node's old file stays then.
     pub fn put(&mut self, node: &Node) -> Result<bool, RegistryError> {
         if self.nodes.get(&node.name) == Some(node) {
             return Ok(false);
         }
         let path = self.directory.join(node.name.as_str());
         let line = format!("{node}\n");
+        self.mark()?;
         let written = replace(&path, line.as_bytes(), 0o644).or_else(|error| match error.kind() {
-            io::ErrorKind::IsADirectory => fs::remove_dir_all(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
+            io::ErrorKind::IsADirectory => make_way(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
             _ => Err(error),
         });
         written.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
@@ -164,11 +186,14 @@ impl Registry {
     /// Unregisters a node; says whether it was there.
     ///
     /// # Errors
-    /// [`RegistryError::Write`]; the node stays then.
+    /// [`RegistryError::Write`], [`RegistryError::Foreign`]; the node stays then.
     pub fn remove(&mut self, name: &NodeName) -> Result<bool, RegistryError> {
         let path = self.directory.join(name.as_str());
+        if path.symlink_metadata().is_ok() {
+            self.mark()?;
+        }
         let removed = remove_if_there(&path).or_else(|error| match error.kind() {
-            io::ErrorKind::IsADirectory => fs::remove_dir_all(&path).map(|()| true),
+            io::ErrorKind::IsADirectory => make_way(&path).map(|()| true),
             _ => Err(error),
         });
         let removed = removed.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
@@ -178,6 +203,24 @@ impl Registry {
             self.store_index();
         }
         Ok(removed)
+    }
+
+    /// Before the first change: marks the directory as a registry, unless it has what could be lost by that. What has a
+    /// name that no node has is never touched.
+    fn mark(&mut self) -> Result<(), RegistryError> {
+        if self.is_marked {
+            return Ok(());
+        }
+        let mut others = self.skipped.iter().filter_map(|(path, _)| path.file_name()?.to_str());
+        if let Some(other) = others.find(|name| name.parse::<NodeName>().is_ok()) {
+            return Err(RegistryError::Foreign { path: self.directory.clone(), other: other.to_owned() });
+        }
+        let path = self.directory.join(MARK);
+        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => return Err(RegistryError::Write { path, source }),
+            _ => self.is_marked = true,
+        }
+        Ok(())
     }
 
     /// That it cannot be written costs time only.
@@ -233,6 +276,8 @@ fn parse_node(name: &OsStr, line: &[u8]) -> Result<Node, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn registry() -> (tempfile::TempDir, Registry) {
@@ -271,6 +316,7 @@ mod tests {
     #[test]
     fn what_is_no_node_file_is_passed_over_and_healed() {
         let (dir, mut registry) = registry();
+        registry.put(&node("s1 172.18.0.2")).unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("empty"), "").unwrap();
         fs::write(path("other"), "s9 172.18.0.2\n").unwrap();
@@ -280,7 +326,6 @@ mod tests {
         fs::create_dir_all(path("folder/inside")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", path("link")).unwrap();
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        registry.put(&node("s1 172.18.0.2")).unwrap();
 
         let mut registry = Registry::read(dir.path()).unwrap();
         assert_eq!(registry.nodes().len(), 1);
@@ -293,6 +338,38 @@ mod tests {
         for registry in [registry, Registry::read(dir.path()).unwrap()] {
             assert_eq!((registry.nodes().len(), registry.skipped().len()), (8, 0), "{:?}", registry.skipped());
         }
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone() {
+        let (dir, _) = registry();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir_all(path("letters/old")).unwrap();
+        fs::write(path("s1"), "s1 172.18.0.2\n").unwrap();
+        let mut registry = Registry::read(dir.path()).unwrap();
+        let error = registry.put(&node("s2 172.18.0.3")).unwrap_err().to_string();
+        assert!(error.contains("'letters' is no node file: is --nodes-dir"), "{error}");
+        for name in ["s1", "letters"] {
+            assert!(matches!(registry.remove(&name.parse().unwrap()), Err(RegistryError::Foreign { .. })), "{name}");
+        }
+        // There is nothing to do.
+        assert!(!registry.put(&node("s1 172.18.0.2")).unwrap() && !registry.remove(&"s9".parse().unwrap()).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+
+        // What no node can be named is in nobody's way.
+        fs::rename(path("letters"), path("lost+found")).unwrap();
+        assert!(Registry::read(dir.path()).unwrap().put(&node("s2 172.18.0.3")).unwrap());
+        assert!(path("lost+found/old").is_dir());
+    }
+
+    #[test]
+    fn a_folder_with_something_in_it_is_set_aside() {
+        let (dir, mut registry) = registry();
+        registry.put(&node("s1 172.18.0.2")).unwrap();
+        fs::create_dir_all(dir.path().join("s2/in/side")).unwrap();
+        let mut registry = Registry::read(dir.path()).unwrap();
+        assert!(registry.remove(&"s2".parse().unwrap()).unwrap());
+        assert!(dir.path().join(".s2.aside/in/side").is_dir() && !dir.path().join("s2").exists());
     }
 
     #[test]

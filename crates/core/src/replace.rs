@@ -1,5 +1,6 @@
 //! Files that are wholly old or wholly new, whatever happens.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -62,8 +63,24 @@ impl Drop for Staged {
 /// Makes way for a temporary file, whatever is there.
 fn clear(temporary: &Path) -> io::Result<()> {
     match remove_if_there(temporary) {
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(temporary),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => make_way(temporary),
         result => result.map(drop),
+    }
+}
+
+/// Makes way where a folder stands: an empty one is removed, one with anything in it becomes `.<name>.aside`.
+///
+/// # Errors
+/// Those of the file system, also when there is such a folder with anything in it already.
+pub(crate) fn make_way(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            let mut aside = OsString::from(".");
+            aside.push(folder.file_name().unwrap_or_default());
+            aside.push(".aside");
+            fs::rename(folder, folder.with_file_name(aside))
+        }
+        result => result,
     }
 }
 

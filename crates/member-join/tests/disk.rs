@@ -62,7 +62,7 @@ rm "$NODES_DIR/.filler"
 join s1 9; cat "$NODES_DIR/s1"; join s2 3; servers
 "#,
     );
-    let expected = ["0", "1", "s1 172.18.0.2", "1", ".filler", "s1", "1", "0", "s1 172.18.0.9", "0", "2"];
+    let expected = ["0", "1", "s1 172.18.0.2", "1", ".filler", ".registry", "s1", "1", "0", "s1 172.18.0.9", "0", "2"];
     assert_eq!(lines, expected, "{:?}", world.log());
 }
 
@@ -101,8 +101,8 @@ join s2 3; servers; cat "$NODES_DIR/s2"
 "#
             ),
         );
-        let file = if folder == "haproxy" { "haproxy.cfg" } else { "s1" };
-        let expected = ["0", "1", "1", servers_then, file, "0", "2", "s2 172.18.0.3"];
+        let files: &[&str] = if folder == "haproxy" { &["haproxy.cfg"] } else { &[".registry", "s1"] };
+        let expected = [&["0", "1", "1", servers_then], files, &["0", "2", "s2 172.18.0.3"]].concat();
         assert_eq!(lines, expected, "{folder}: {:?}", world.log());
     }
 }

@@ -127,6 +127,7 @@ fn bad_lines_are_refused_each_with_its_reason_and_the_good_ones_go_in() {
 #[test]
 fn a_node_file_that_is_a_folder_is_removed_all_the_same() {
     let world = two_nodes();
+    leave(&world, "s2\t172.18.0.3\tbackend\t\n").success();
     fs::create_dir(world.nodes_dir().join("s9")).unwrap();
     leave(&world, "s9\t172.18.0.9\tbackend\t\n").success();
     assert!(!world.nodes_dir().join("s9").exists());

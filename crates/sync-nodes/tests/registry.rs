@@ -9,7 +9,7 @@ use std::path::Path;
 
 use assert_cmd::assert::Assert;
 use lb_core::registry::Registry;
-use lb_fixture::{World, said};
+use lb_fixture::{World, only_line, said};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -91,6 +91,28 @@ fn whatever_a_node_s_file_was_replaced_by_is_removed_with_its_node() {
         assert!(fs::symlink_metadata(world.nodes_dir().join("s2")).is_err(), "{name}");
         assert!(is_precious_there(&world), "{name}");
     }
+}
+
+/// A mistyped `--nodes-dir` has cost a file and a folder with all in it.
+#[test]
+fn a_folder_that_is_no_registry_is_left_alone() {
+    let world = World::new();
+    let home = world.path("home");
+    fs::create_dir_all(home.join("letters/old")).unwrap();
+    fs::write(home.join("notes"), "precious").unwrap();
+    for tool in [&["--from", "-"][..], &["--from", "-", "--max-nodes", "0"]] {
+        let run = world.command(TOOL).args(tool).arg("--nodes-dir").arg(&home).write_stdin(MEMBERS).assert().code(1);
+        let line = only_line(&run);
+        let start =
+            format!("sync-nodes: registry {}: 'letters' is no node file: is --nodes-dir (NODES_DIR) right?", home.display());
+        assert!(line.starts_with(&start), "{line}");
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 2);
+        assert!(home.join("letters/old").is_dir() && fs::read(home.join("notes")).unwrap() == b"precious");
+    }
+    // Somebody knows better.
+    fs::write(home.join(".registry"), "").unwrap();
+    world.command(TOOL).args(["--from", "-", "--nodes-dir"]).arg(&home).write_stdin(MEMBERS).assert().success();
+    assert!(home.join("s1").is_file() && !home.join("notes").exists() && home.join(".letters.aside/old").is_dir());
 }
 
 /// Until then it is only no node: there is a reason for each, and the others stay.

@@ -41,6 +41,8 @@ fn list(members: &[String]) -> MemberList {
 /// What is in the registry before: nodes, and files that are none.
 fn registry(nodes: &BTreeMap<NodeName, Node>, junk: &[NodeName]) -> (tempfile::TempDir, Registry) {
     let directory = tempfile::tempdir().unwrap();
+    // It was one before there was junk in it.
+    fs::write(directory.path().join(".registry"), "").unwrap();
     for name in junk {
         fs::write(directory.path().join(name.as_str()), "half a li").unwrap();
     }
@@ -54,7 +56,8 @@ fn registry(nodes: &BTreeMap<NodeName, Node>, junk: &[NodeName]) -> (tempfile::T
 /// All files with their contents.
 fn files(directory: &tempfile::TempDir) -> BTreeMap<String, String> {
     let entries = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap());
-    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())).collect()
+    let visible = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    visible.map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())).collect()
 }
 
 proptest! {
