@@ -12,6 +12,7 @@ use crate::public::refuse_file;
 use crate::quote::Quoted;
 use crate::read::read_text;
 
+mod partials;
 mod plain;
 
 use plain::Plain;
@@ -108,10 +109,16 @@ impl Template {
         let addresses = nodes.into_iter().map(|node| fields(node, port));
         let text = match &self.plain {
             Some(plain) if settings.is_empty() => plain.fill(addresses),
-            _ => engine(&self.text)
-                .map_err(|error| RenderError::Parse { path: self.path.clone(), reason: parse_reason(&error) })?
-                .render("", &Data { addresses: addresses.collect(), settings })
-                .map_err(|error| RenderError::Data { path: self.path.clone(), reason: data_reason(&error) })?,
+            _ => {
+                let failed = |reason| RenderError::Parse { path: self.path.clone(), reason };
+                let engine = engine(&self.text).map_err(|error| failed(parse_reason(&error)))?;
+                if let Some(name) = engine.get_template("").and_then(partials::circular) {
+                    return Err(failed(format!("the partial {} includes itself", Quoted(&name))));
+                }
+                let data = Data { addresses: addresses.collect(), settings };
+                let failed = |reason| RenderError::Data { path: self.path.clone(), reason };
+                engine.render("", &data).map_err(|error| failed(data_reason(&error)))?
+            }
         };
         if text.trim().is_empty() {
             return Err(RenderError::Empty { path: self.path.clone() });
@@ -209,6 +216,12 @@ mod tests {
     fn a_misspelt_name_is_an_error() {
         let error = render("a\n{{#each addresses}}\nserver {{hots}}\n{{/each}}", &["s1 1.2.3.4"], &[]).unwrap_err();
         assert!(error.contains("hots") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_partial_that_includes_itself_is_an_error() {
+        let error = render("{{#*inline \"a\"}}{{> a}}{{/inline}}{{> a}}", &[], &[]).unwrap_err();
+        assert_eq!(error, "template T: the partial 'a' includes itself");
     }
 
     #[test]
