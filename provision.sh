@@ -51,6 +51,18 @@ install_packages() {
     apt install -y --no-install-recommends "$@"
 }
 
+# Keeps the services of packages off when these are installed: a preset has systemd neither enable nor start them, and is
+# gone after a reboot; without systemd, a runlevel that has no services does.
+keep_services_off() {
+    need_root "missing: $*"
+    if [ -d /run/systemd/system ]; then
+        mkdir -p /run/systemd/system-preset
+        printf 'disable %s.service\n' "$@" >/run/systemd/system-preset/00-lab.preset
+    else
+        export RUNLEVEL=1
+    fi
+}
+
 engine_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 rust_is_new_enough() {
@@ -102,6 +114,7 @@ case ${1:-} in
     -*) die "unknown option '$1', see --help" ;;
 esac
 
+[ $# = 0 ] || keep_services_off "$@"
 missing=$*
 { have docker && { have dockerd || engine_answers; }; } || missing="$missing docker.io"
 have curl || missing="$missing curl ca-certificates" # cargo needs the certificates
