@@ -75,16 +75,6 @@ find_debian() {
     fi
 }
 
-# Where this machine gets its Debian packages from: $1 is Debian or Debian-Security.
-debian_mirror() {
-    # shellcheck disable=SC2016 # apt's own variable
-    uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Label: $1" | head -n 1)
-    case $uri in # a list of mirrors in a file
-        mirror+file:*) uri=$(grep -m 1 -o '^[a-z]*://[^[:space:]]*' "${uri#mirror+file:}") ;;
-    esac
-    echo "$uri"
-}
-
 # What is left of a run that was killed goes first. The folder is root's alone, so that its name can be known.
 bootstrap_debian() {
     [ "$(id -u)" = 0 ] || die "debootstrap needs root: sudo $0"

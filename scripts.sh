@@ -19,6 +19,16 @@ help() {
     exit 0
 }
 
+# Where this machine gets its Debian packages from: $1 is Debian or Debian-Security.
+debian_mirror() {
+    # shellcheck disable=SC2016 # apt's own variable
+    uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Label: $1" | head -n 1)
+    case $uri in # a list of mirrors in a file
+        mirror+file:*) uri=$(grep -m 1 -o '^[a-z]*://[^[:space:]]*' "${uri#mirror+file:}") ;;
+    esac
+    echo "$uri"
+}
+
 # logged LOG COMMAND...: runs a command and appends its output to a file. Prints every 5 s the last line of it, and ends
 # the script with the cause if the command fails.
 logged() {
