@@ -2,11 +2,21 @@
 
 use e2e::docker::{docker, text};
 use e2e::http::Load;
-use e2e::{Balancer, Lab, Look, eventually};
+use e2e::{Balancer, Container, Lab, Look, eventually};
 
 fn refused(balancer: &Balancer, what: &str) -> Result<(), String> {
     let logs = balancer.logs();
     if logs.contains(what) { Ok(()) } else { Err(logs) }
+}
+
+/// A container of the cluster from which a test starts further agents, with the configuration of its own.
+fn stranger(lab: &Lab) -> Container {
+    let stranger = lab.run("softengheigvd/base", "stranger", &["-e", "ROLE=stranger"]);
+    eventually("its agent runs", 20, || {
+        let output = stranger.try_exec(&["serf", "members"], "");
+        if output.status.success() { Ok(()) } else { Err(text(&output.stdout)) }
+    });
+    stranger
 }
 
 #[test]
@@ -15,7 +25,7 @@ fn members_that_claim_an_address_of_the_balancer_get_no_traffic() {
     let nodes: Vec<_> = nodes.iter().collect();
     let worker = balancer.settled_worker(&nodes);
     let load = Load::start(&format!("http://127.0.0.1:{}/", balancer.port(80)), 4);
-    let stranger = lab.run("softengheigvd/base", "stranger", &["-e", "ROLE=stranger"]);
+    let stranger = stranger(&lab);
     let own = balancer.address();
     for (number, (address, port, reason)) in [
         (own.as_str(), "80", "is this balancer's own: it would send its requests to itself"),
