@@ -61,7 +61,9 @@ impl<'a> Index<'a> {
 
     /// Reads the text of an index.
     pub(super) fn of(text: &'a str) -> Self {
-        let mut index = Self { lines: text.lines(), next: None };
+        // A line without an end is cut, perhaps in the middle of an address.
+        let whole = text.rfind('\n').and_then(|end| text.get(..end)).unwrap_or_default();
+        let mut index = Self { lines: whole.lines(), next: None };
         index.step();
         index
     }
