@@ -23,6 +23,8 @@ fn check_file(directory: &Path, content: &[u8]) {
         Some(node) => (directory.join(node.name.as_str()), node.clone()),
         None => (directory.join("s1"), "s1 172.18.0.2".parse().expect("a node")),
     };
+    // A registry before this file is in it.
+    fs::write(directory.join(".registry"), "").expect("mark");
     fs::write(&path, content).expect("write");
     let mut registry = Registry::read(directory).expect("read");
     assert!(registry.nodes().values().eq(&node), "{:?}", registry.skipped());
@@ -33,7 +35,7 @@ fn check_file(directory: &Path, content: &[u8]) {
     assert!(registry.nodes().values().eq([&healed]));
     assert!(Registry::read(directory).expect("read").nodes().values().eq([&healed]));
     assert!(registry.remove(&healed.name).expect("remove"));
-    assert_eq!(fs::read_dir(directory).expect("list").count(), 0);
+    assert_eq!(fs::read_dir(directory).expect("list").count(), 1, "its mark is left");
 }
 
 fuzz_target!(|content: &[u8]| {
