@@ -49,9 +49,9 @@ impl Reporter {
         Self { tool, format, log: RefCell::new(log), complaints: RefCell::default(), console }
     }
 
-    /// Says one line; line breaks in it are made visible, so that it stays one.
+    /// Says one line; line breaks and other control characters in it become spaces, so that it stays one.
     pub fn say(&self, what: impl fmt::Display) {
-        let what = what.to_string().replace(['\n', '\r'], " ");
+        let what = what.to_string().replace(char::is_control, " ");
         self.emit(&what, || Map::from_iter([("message".to_owned(), json!(what))]));
     }
 
@@ -163,11 +163,11 @@ mod tests {
     fn a_line_stays_one_line_with_its_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("serf.log");
-        reporter(&path).say("one\ntwo");
+        reporter(&path).say("one\ntwo\x1b[2J");
         let text = fs::read_to_string(&path).unwrap();
         let (time, line) = text.split_once(' ').unwrap();
         assert!(humantime::parse_rfc3339(time).is_ok(), "{text}");
-        assert_eq!(line, "test: one two\n");
+        assert_eq!(line, "test: one two [2J\n");
     }
 
     #[test]

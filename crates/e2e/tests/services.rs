@@ -104,6 +104,16 @@ fn nothing_in_a_container_runs_as_root() {
 }
 
 #[test]
+fn no_file_of_the_images_gives_another_user_s_rights() {
+    for image in ["base", "ha", "webapp"] {
+        let find = ["--rm", "--user", "0", "--entrypoint", "find"];
+        let image = format!("softengheigvd/{image}");
+        let found = docker(&[&["run"], &find[..], &[image.as_str(), "/", "-xdev", "-type", "f", "-perm", "/6000"]].concat());
+        assert_eq!(found, "", "{image}");
+    }
+}
+
+#[test]
 fn only_the_documented_ports_are_open() {
     let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 1);
     // Docker's own resolver listens on 127.0.0.11.

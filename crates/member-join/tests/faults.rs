@@ -101,7 +101,7 @@ fn a_node_because_of_which_haproxy_refuses_the_whole_is_left_out() {
     let world = World::new();
     // The template has a server of its own, named as a node is.
     world.set_template(&TEMPLATE.replace("{{#each addresses}}", "    server s2 172.18.0.99:3000\n{{#each addresses}}"));
-    let run = join(&world, "s1\t172.18.0.1\tbackend\t\ns2\t172.18.0.2\tbackend\t\ns3\t172.18.0.3\tbackend\t\n").code(65);
+    let run = join(&world, "s1\t172.18.0.4\tbackend\t\ns2\t172.18.0.2\tbackend\t\ns3\t172.18.0.3\tbackend\t\n").code(65);
     let said = said(&run);
     let left_out = said.iter().find(|line| line.contains("left out")).unwrap();
     assert!(left_out.starts_with("member-join: s2 left out: HAProxy refuses it: ") && left_out.contains("'s2'"), "{left_out}");

@@ -8,6 +8,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -67,7 +68,9 @@ pub(crate) fn check(dir: &Path, reporter: &Reporter) -> Result<Exit> {
         serde_json::from_slice::<Configuration>(&configuration).with_context(|| format!("read {}", path.display()))?.node_name;
     let Some(own) = address_of(&members, &name) else { return Ok(Exit::Done) };
     let answers = query(QUERY, &name)?;
-    let known: Vec<&str> = answers.values().map(|address| address.trim()).filter(|address| !address.is_empty()).collect();
+    // Any member may answer, and anything.
+    let is_address = |address: &&str| address.parse::<IpAddr>().is_ok();
+    let known: Vec<&str> = answers.values().map(|address| address.trim()).filter(is_address).collect();
     if known.contains(&own) {
         fs::write(dir.join(ACCEPTED), "").with_context(|| format!("write in {}", dir.display()))?;
     } else if let Some(other) = known.first() {
