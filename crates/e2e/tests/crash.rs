@@ -55,7 +55,9 @@ fn assert_survives(name: &str) {
     println!("{name}: killed at {} points: {killed:?}", killed.values().sum::<usize>());
     let writing = WRITING.iter().filter(|_| scenario.writes);
     for kind in KINDS.iter().filter(|kind| scenario.talks || !["connect", "sendto", "recvfrom"].contains(kind)).chain(writing) {
-        assert!(killed.contains_key(*kind), "{name} was never killed at {kind}: {killed:?}");
+        // On a socket the standard library of Rust 1.85 writes where a newer one sends.
+        let hit = killed.contains_key(*kind) || *kind == "sendto" && killed.contains_key("write");
+        assert!(hit, "{name} was never killed at {kind}: {killed:?}");
     }
 }
 
