@@ -88,6 +88,7 @@ bootstrap_debian() {
 
     root=/var/lib/softengheigvd-debian
     remove_root
+    check_space "${root%/*}" 600
     trap remove_root EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
@@ -212,9 +213,8 @@ build_rust() {
     build rust
 }
 
-# Ends if the first build would fill up a disk: what it needs is in MB.
+# Ends if what is next would fill up a disk: what it needs is in MB.
 check_space() {
-    ! docker image inspect softengheigvd/base >/dev/null 2>&1 || return 0
     free=$(df -Pm "$1" | awk 'END { print $4 }')
     [ "$free" -ge "$2" ] || die "$1 has $free MB free: about $2 MB are needed"
 }
@@ -234,8 +234,10 @@ case $arch in x86_64 | aarch64) ;; *) die "$arch: only x86_64 and aarch64 are su
 mkdir -p "$work"
 exec 9>"$work/lock"
 flock 9 # the build context is for one build at a time
-check_space . 500
-check_space "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || docker info --format '{{.Store.GraphRoot}}')" 1500 # the latter is Podman's
+docker image inspect softengheigvd/base >/dev/null 2>&1 || {
+    check_space . 500
+    check_space "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || docker info --format '{{.Store.GraphRoot}}')" 1500 # the latter is Podman's
+}
 find_debian
 if [ "${1:-}" = rust ]; then
     build_rust

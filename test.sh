@@ -58,8 +58,9 @@ fuzz() { SEED=1 ./fuzz/run 10; }
 
 containers() {
     ./build-images.sh
-    counted docker run --rm --name e2e-webapp --entrypoint node --workdir /app --volume "$PWD/webapp/app:/app:ro" \
-        softengheigvd/webapp --test --test-reporter=tap
+    # As root: the clone may be nobody else's to read.
+    counted docker run --rm --name e2e-webapp --user 0 --entrypoint node --workdir /app \
+        --volume "$PWD/webapp/app:/app:ro" softengheigvd/webapp --test --test-reporter=tap
     counted cargo test --locked --no-fail-fast -p e2e
 }
 

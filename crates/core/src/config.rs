@@ -200,6 +200,10 @@ impl<'a> Config<'a> {
                 if again && section.has_servers {
                     config.irregular.get_or_insert_with(|| format!("section {name} is there twice"));
                 }
+                // In a command, `;` would begin another one.
+                if !is_plain && section.has_servers {
+                    config.irregular.get_or_insert_with(|| format!("the name of section {name} has quotes, escapes or variables"));
+                }
             }
             section.note(first, rest, &mut config);
             config.rest.push(line);

@@ -13,8 +13,17 @@ use lb_core::haproxy::parse_servers;
 use lb_core::plan::{Action, Plan, plan};
 use lb_core::running::Running;
 
-/// Options of a server that are followed by a value and make no difference here beside being there.
-const WITH_VALUE: [&str; 8] = ["cookie", "inter", "fall", "rise", "observe", "error-limit", "on-error", "redir"];
+/// Whether HAProxy takes this value of an option that makes no difference here beside being there; `None` for another
+/// option.
+fn takes(option: &str, value: &str) -> Option<bool> {
+    match option {
+        "cookie" | "redir" => Some(true),
+        "inter" | "fall" | "rise" | "error-limit" => Some(value.starts_with(|c: char| c.is_ascii_digit())),
+        "observe" => Some(matches!(value, "layer4" | "layer7")),
+        "on-error" => Some(matches!(value, "fastinter" | "fail-check" | "sudden-death" | "mark-down")),
+        _ => None,
+    }
+}
 
 /// What a server line, or a `default-server` line before it, says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +49,10 @@ impl Options {
                 "check" => self.check = true,
                 "disabled" => self.disabled = true,
                 "backup" => drop(self.others.insert(word.to_owned(), String::new())),
-                _ if WITH_VALUE.contains(&word) => drop(self.others.insert(word.to_owned(), words.next()?.to_owned())),
-                _ => return None,
+                _ => {
+                    let value = words.next()?;
+                    takes(word, value)?.then(|| self.others.insert(word.to_owned(), value.to_owned()))?;
+                }
             }
         }
         Some(self)
