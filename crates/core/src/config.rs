@@ -202,7 +202,9 @@ impl<'a> Config<'a> {
                 }
                 // In a command, `;` would begin another one.
                 if !is_plain && section.has_servers {
-                    config.irregular.get_or_insert_with(|| format!("the name of section {name} has quotes, escapes or variables"));
+                    config
+                        .irregular
+                        .get_or_insert_with(|| format!("the name of section {name} has quotes, escapes or variables"));
                 }
             }
             section.note(first, rest, &mut config);
@@ -385,6 +387,7 @@ peers p
             "backend a\n server x 1.1.1.1:1 sni \"a b\"\n",
             "backend a\n server-template x 1-5 1.1.1.1:1\n",
             "backend a\n server x\n",
+            "backend a;b\n server x 1.1.1.1:1\n",
             "backend a\n server x 1.1.1.1:1\nbackend a\n server y 1.1.1.1:1\n",
             "backend a\n.if defined(X)\n server x 1.1.1.1:1\n.endif\n",
             "backend a\n server x 1.1.1.1:1\n default-server weight 5\n",
