@@ -22,8 +22,6 @@ const TEMPLATE: &str = include_str!("../../../ha/config/haproxy.cfg.hb");
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/x86_64-unknown-linux-gnu/release");
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/member-join.sh");
 const EVENT: &str = "new\t127.0.0.1\tbackend\trole=backend\n";
-/// How many nodes make the registry keep an index (`crates/core/src/registry.rs`).
-const LARGE: usize = 64;
 /// One round of the lab's way for so many of the others: it takes a hundred times as long.
 const SELDOM: usize = 20;
 
@@ -46,7 +44,6 @@ fn main() -> Result<()> {
     println!("|---|---|---|---|---|---|---|");
     for nodes in options.nodes {
         let machine = Machine::start(nodes)?;
-        machine.settle();
         println!("{}", machine.compare(options.rounds)?);
     }
     Ok(())
@@ -89,17 +86,6 @@ impl Machine {
         });
         succeed(&mut tool("reload-ha"))?;
         Ok(Self { dir, _haproxy: container, nodes, port })
-    }
-
-    /// Waits until a large registry has its index: files that have just been written are not in it.
-    fn settle(&self) {
-        eventually("the registry has an index", 20, || {
-            for name in ["member-join", "member-leave"] {
-                timed(&mut self.tool(name), EVENT).map_err(|error| error.to_string())?;
-            }
-            let is_there = self.nodes < LARGE || self.dir.path().join("nodes/.index").exists();
-            is_there.then_some(()).ok_or_else(|| "there is none".to_owned())
-        });
     }
 
     fn compare(&self, rounds: usize) -> Result<String> {

@@ -139,24 +139,6 @@ pub fn parse_server(line: &str) -> Option<(&str, ServerLine<'_>)> {
     (!address.is_empty()).then(|| (server, ServerLine { address, arguments: arguments.trim_ascii() }))
 }
 
-/// The section that a text ends in, if it is one that has servers.
-pub(crate) fn backend_at_end(text: &str) -> Option<&str> {
-    let words = text.lines().rev().map(|line| word(without_comment(line).0));
-    let (keyword, rest) = words.filter(|(first, _)| *first != "server").find(|(first, _)| SECTIONS.contains(first))?;
-    has_servers(keyword).then(|| word(rest).0)
-}
-
-/// The servers of a part of the section `backend` that has nothing else than their lines; `None` when it has.
-pub(crate) fn servers_alone<'a>(backend: &'a str, text: &'a str) -> Option<BTreeMap<ServerKey<'a>, ServerLine<'a>>> {
-    let lines = text.lines().map(|line| without_comment(line).0).filter(|line| !line.is_empty());
-    let servers = lines.map(|line| {
-        let (first, rest) = word(line);
-        let (server, line) = parse_server(rest).filter(|_| first == "server")?;
-        Some((ServerKey { backend, server }, line))
-    });
-    servers.collect()
-}
-
 /// Whether `server` in a section that begins with this keyword is one: in `peers` it is something else.
 fn has_servers(section: &str) -> bool {
     matches!(section, "backend" | "listen")

@@ -19,7 +19,6 @@ pub mod deadline;
 pub mod event;
 pub mod handler;
 pub mod haproxy;
-mod lines;
 pub mod lock;
 pub mod log;
 pub mod member;

@@ -1,18 +1,13 @@
 //! What must be done so that the process runs what the file says.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::iter::Peekable;
 use std::net::IpAddr;
 
 use crate::config::{Config, ServerKey, ServerLine, Settings};
 use crate::haproxy::Server;
 use crate::quote::Quoted;
 use crate::running::Running;
-
-mod known;
-
-use known::Known;
 
 /// Most commands of one plan: one reload is sooner done than more of them.
 const MOST: usize = 1000;
@@ -96,22 +91,15 @@ pub fn plan(wanted: &str, running: Option<&Running>, servers: &BTreeMap<ServerKe
     let Some(running) = running else {
         return Plan::Reload("it is not known what this HAProxy process has read".to_owned());
     };
-    let config = Config::parse(wanted);
-    let known = match Known::where_it_differs(&running.text, wanted).filter(|_| config.irregular.is_none()) {
-        Some(known) => known,
-        None => {
-            let known = Config::parse(&running.text);
-            if known.rest != config.rest {
-                return Plan::Reload(first_difference(&known.rest, &config.rest));
-            }
-            if let Some(reason) = &config.irregular {
-                let same = known.servers == config.servers && known.irregular == config.irregular;
-                return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
-            }
-            Known::all(known.servers)
-        }
-    };
-    Comparison { wanted: &config, known, leaving: running.leaving().collect(), servers }.plan()
+    let (known, wanted) = (Config::parse(&running.text), Config::parse(wanted));
+    if known.rest != wanted.rest {
+        return Plan::Reload(first_difference(&known.rest, &wanted.rest));
+    }
+    if let Some(reason) = &wanted.irregular {
+        let same = known.servers == wanted.servers && known.irregular == wanted.irregular;
+        return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
+    }
+    Comparison { wanted: &wanted, known: &known.servers, leaving: running.leaving().collect(), servers }.plan()
 }
 
 /// What is different, told by one line: where a line is gone, the ones after it are not to blame.
@@ -136,7 +124,7 @@ fn first_difference(known: &[&str], wanted: &[&str]) -> String {
 
 struct Comparison<'a> {
     wanted: &'a Config<'a>,
-    known: Known<'a>,
+    known: &'a BTreeMap<ServerKey<'a>, ServerLine<'a>>,
     leaving: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
     servers: &'a BTreeMap<ServerKey<'a>, Server>,
 }
@@ -144,16 +132,14 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     fn plan(&self) -> Plan {
         let mut commands = Vec::new();
-        let mut servers = InOrder::of(self.servers);
         for (key, line) in &self.wanted.servers {
-            match self.server(key, line, servers.get(key)) {
+            match self.server(key, line, self.servers.get(key)) {
                 Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { server: key.to_string(), action })),
                 Err(reason) => return Plan::Reload(reason),
             }
         }
         // New servers come first, so that there is always one to take over.
-        let mut wanted = InOrder::of(&self.wanted.servers);
-        for (key, server) in self.servers.iter().filter(|(key, _)| wanted.get(key).is_none()) {
+        for (key, server) in self.servers.iter().filter(|(key, _)| !self.wanted.servers.contains_key(key)) {
             let maintain = (!server.is_in_maintenance()).then_some(Action::Maintain);
             commands.extend(
                 maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.to_string(), action }),
@@ -170,7 +156,7 @@ impl Comparison<'_> {
         let Some(server) = server else {
             return self.add(key, line);
         };
-        let known = self.known.line(key, line).or_else(|| self.leaving.get(key).copied());
+        let known = self.known.get(key).or_else(|| self.leaving.get(key));
         let moved = match (known, endpoint(line.address)) {
             (Some(known), _) if known.arguments != line.arguments && !known.fixed().eq(line.fixed()) => {
                 return self.replace(key, line);
@@ -221,23 +207,6 @@ impl Comparison<'_> {
 
     fn has_defaults(&self, key: &ServerKey<'_>) -> bool {
         self.wanted.with_defaults.contains(&key.backend)
-    }
-}
-
-/// Values of a map that are asked for in the order of their keys: quicker than to search for each of thousands.
-struct InOrder<'m, 'k, V> {
-    entries: Peekable<btree_map::Iter<'m, ServerKey<'k>, V>>,
-}
-
-impl<'m, 'k, V> InOrder<'m, 'k, V> {
-    fn of(map: &'m BTreeMap<ServerKey<'k>, V>) -> Self {
-        Self { entries: map.iter().peekable() }
-    }
-
-    /// The value of `key`, which must not come before the one of the call before.
-    fn get(&mut self, key: &ServerKey<'_>) -> Option<&'m V> {
-        while self.entries.next_if(|(entry, _)| *entry < key).is_some() {}
-        self.entries.peek().filter(|(entry, _)| *entry == key).map(|(_, value)| *value)
     }
 }
 

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::config::parse_server;
-use crate::lines::without_same_lines;
+use crate::config::Config;
 use crate::node::NodeName;
 use crate::plan::{Action, Command};
 
@@ -151,8 +150,7 @@ pub struct Servers {
 impl Servers {
     /// Compares the file before with the file now, and adds what was done to the process.
     pub(crate) fn of(old: &str, new: &str, applied: &Applied) -> Self {
-        let (_, old, new) = without_same_lines(old, new).unwrap_or(("", old, new));
-        let (before, after) = (server_lines(old), server_lines(new));
+        let (before, after) = if old == new { Default::default() } else { (server_lines(old), server_lines(new)) };
         let mut servers = Self::default();
         for (name, lines) in &after {
             match before.get(name) {
@@ -196,14 +194,11 @@ impl Servers {
     }
 }
 
-/// The `server` lines among these, by the server's name, of which several backends may have one.
+/// The server lines of a configuration by the server's name, which several backends may have.
 fn server_lines(text: &str) -> BTreeMap<&str, Vec<String>> {
     let mut servers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for line in text.lines() {
-        let Some(rest) = line.trim_ascii_start().strip_prefix("server ") else { continue };
-        if let Some((name, line)) = parse_server(rest) {
-            servers.entry(name).or_default().push(line.to_string());
-        }
+    for (key, line) in Config::parse(text).servers {
+        servers.entry(key.server).or_default().push(line.to_string());
     }
     servers
 }
@@ -277,7 +272,7 @@ mod tests {
 
     #[test]
     fn no_word_of_a_file_breaks_the_line() {
-        let servers = Servers::of("server a\u{1b}\"x 1.1.1.1:1\n", "", &Applied::NotRunning);
+        let servers = Servers::of("backend nodes\n server a\u{1b}\"x 1.1.1.1:1\n", "", &Applied::NotRunning);
         let line = Published { servers, ..published(Applied::Reload("line 'x \"y\"' is new".to_owned())) }.line("a cause");
         assert!(line.contains(" cause=a?cause ") && line.contains(" removed=a??x "), "{line}");
         assert!(line.contains(" reason=\"line 'x 'y'' is new\""), "{line}");

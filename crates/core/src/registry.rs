@@ -16,16 +16,10 @@ use crate::public::refuse_any;
 use crate::quote::Quoted;
 use crate::replace::{make_way, remove_if_there, replace};
 
-mod index;
-
-use index::{Found, Index, Stamp};
-
 /// Longest node file that is read, in bytes; the longest valid line has about 240.
 const LONGEST: usize = 1024;
 /// A hidden file that says that the folder is a registry: what is no node file in there may be replaced and removed.
 const MARK: &str = ".registry";
-/// How many files are worth an index: fewer are read within a fraction of a millisecond.
-const LARGE: usize = 64;
 
 /// Why the registry could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +73,6 @@ pub struct Registry {
     nodes: BTreeMap<NodeName, Node>,
     skipped: Vec<(PathBuf, String)>,
     is_marked: bool,
-    /// The text of an index that is better than the one there is; written with the first change.
-    index: Option<String>,
 }
 
 impl Registry {
@@ -93,24 +85,15 @@ impl Registry {
         refuse_any(directory).map_err(failed)?;
         // Each file is opened from here: the system need not find the way to the directory for each.
         let opened = File::open(directory).map_err(failed)?;
-        let entries = entries(directory).map_err(failed)?;
-        let is_large = entries.len() >= LARGE;
-        let text = if is_large { Index::load(directory) } else { String::new() };
-        let mut index = Index::of(&text);
         let mut registry = Self::empty(directory);
         registry.is_marked = directory.join(MARK).symlink_metadata().is_ok();
-        let mut files = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let name = entry.file_name();
-            let stamp = if is_large { Stamp::of(&opened, name) } else { None };
-            let known = stamp.and_then(|stamp| index.line(name, stamp));
-            let node = match known {
-                Some(line) => parse_node(name, line.as_bytes()).map_err(ReadError::Content),
-                None if entry.file_type().is_file() => read_node(&opened, name),
-                None => Err(ReadError::Content("not a plain file".to_owned())),
+        for entry in entries(directory).map_err(failed)? {
+            let node = match entry.file_type().is_file() {
+                true => read_node(&opened, entry.file_name()),
+                false => Err(ReadError::Content("not a plain file".to_owned())),
             };
             match node {
-                Ok(node) => files.push(Found { node, stamp: stamp.unwrap_or_default(), is_new: known.is_none() }),
+                Ok(node) => drop(registry.nodes.insert(node.name.clone(), node)),
                 Err(ReadError::Content(reason)) => registry.skipped.push((entry.into_path(), reason)),
                 // A person has removed it just now.
                 Err(ReadError::System(source)) if source.kind() == io::ErrorKind::NotFound => {}
@@ -118,17 +101,13 @@ impl Registry {
                 Err(ReadError::System(source)) => return Err(RegistryError::Read { path: entry.into_path(), source }),
             }
         }
-        if is_large {
-            registry.index = index::text(&files);
-        }
-        registry.nodes = files.into_iter().map(|file| (file.node.name.clone(), file.node)).collect();
         Ok(registry)
     }
 
     /// A registry without any node, whose directory need not be there.
     #[must_use]
     pub fn empty(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new(), is_marked: false, index: None }
+        Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new(), is_marked: false }
     }
 
     /// The nodes by name.
@@ -179,7 +158,6 @@ impl Registry {
         written.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
         self.skipped.retain(|(skipped, _)| *skipped != path);
         self.nodes.insert(node.name.clone(), node.clone());
-        self.store_index();
         Ok(true)
     }
 
@@ -199,9 +177,6 @@ impl Registry {
         let removed = removed.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
         self.skipped.retain(|(skipped, _)| *skipped != path);
         self.nodes.remove(name);
-        if removed {
-            self.store_index();
-        }
         Ok(removed)
     }
 
@@ -221,13 +196,6 @@ impl Registry {
             _ => self.is_marked = true,
         }
         Ok(())
-    }
-
-    /// That it cannot be written costs time only.
-    fn store_index(&mut self) {
-        if let Some(text) = self.index.take() {
-            let _ = replace(&self.directory.join(index::NAME), text.as_bytes(), 0o600);
-        }
     }
 }
 
