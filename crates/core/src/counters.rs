@@ -6,10 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::publish::PublishError;
-use crate::published::{Applied, Published, Steps};
 use crate::read::read_text;
-use crate::replace::{TEMPORARY, remove_if_there, replace};
+use crate::replace::replace;
 
 /// The counts. A file that is not there, or not whole, counts from zero.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +41,7 @@ impl Counters {
     }
 
     /// Changes what is stored; the caller holds the lock. That it cannot be stored stops nobody.
-    fn update(path: &Path, change: impl FnOnce(&mut Self)) -> Self {
+    pub(crate) fn update(path: &Path, change: impl FnOnce(&mut Self)) -> Self {
         let mut counters = Self::load(path);
         change(&mut counters);
         if let Ok(text) = serde_json::to_vec(&counters) {
@@ -63,39 +61,6 @@ pub fn counters_path(master: &Path) -> PathBuf {
 pub fn note_sync(master: &Path) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Counters::update(&counters_path(master), |counters| counters.synced = Some(now.as_secs()));
-}
-
-/// Publishes, counts it, and says how long it took. One that changes nothing is not counted, and writes nothing.
-pub(crate) fn counted(
-    master: &Path,
-    publish: impl FnOnce(&Steps) -> Result<Published, PublishError>,
-) -> Result<Published, PublishError> {
-    let (path, steps) = (counters_path(master), Steps::begin());
-    match publish(&steps) {
-        Ok(mut published) if published.changed() => {
-            published.times = steps.end();
-            let micros = published.times.last().map_or(0, |(_, total)| total.as_micros());
-            let counters = Counters::update(&path, |counters| {
-                counters.micros = counters.micros.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX));
-                match published.applied {
-                    Applied::Commands(_) => counters.run_time += 1,
-                    Applied::Reload(_) => counters.reload += 1,
-                    Applied::NotRunning | Applied::Nothing => counters.file += 1,
-                }
-            });
-            published.generation = counters.generation();
-            Ok(published)
-        }
-        Err(error) => {
-            Counters::update(&path, |counters| counters.failed += 1);
-            Err(error)
-        }
-        unchanged => {
-            // Where nothing is written, nothing else takes away what a writer that was killed has left.
-            let _ = remove_if_there(&path.with_file_name(TEMPORARY));
-            unchanged
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::io::{self, BufRead};
 
-use crate::member::Member;
 use crate::networks::Gate;
 use crate::node::{Node, NodeError, NodeName};
 
@@ -97,7 +96,7 @@ pub fn parse_present(line: &str, gate: &Gate) -> Result<Line, LineError> {
     // A comma inside a value yields pieces without `=`; they belong to no key of ours.
     let tags = tags.filter_map(|tag| tag.split_once('='));
     let other = || Line::Other { name: name.to_owned(), role: its_role.to_owned() };
-    Ok(Member { name, address, role: its_role, tags }.into_node(gate)?.map_or_else(other, Line::Node))
+    Ok(gate.admit(name, address, its_role, tags)?.map_or_else(other, Line::Node))
 }
 
 /// Reads the line of a member that is gone: only its name counts, whatever its address was.

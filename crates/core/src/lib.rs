@@ -21,7 +21,6 @@ pub mod handler;
 pub mod haproxy;
 pub mod lock;
 pub mod log;
-pub mod member;
 pub mod members;
 pub mod networks;
 pub mod node;

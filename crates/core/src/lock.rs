@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::public::refuse_folder;
+use crate::public::{directory, refuse_folder};
 
 /// How long a tool waits for another one to finish before it gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,15 +71,6 @@ impl Lock {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
-    }
-}
-
-/// The directory that a file is in, as it can be opened.
-#[must_use]
-pub fn directory(file: &Path) -> &Path {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::member::Member;
 use crate::networks::Gate;
 use crate::node::{Node, NodeError, NodeName};
 
@@ -76,13 +75,9 @@ impl MemberList {
             return;
         }
         self.alive += 1;
-        let member = Member {
-            name: &entry.name,
-            address: &entry.address,
-            role: entry.tags.get("role").map_or("", String::as_str),
-            tags: entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())),
-        };
-        match member.into_node(gate) {
+        let role = entry.tags.get("role").map_or("", String::as_str);
+        let tags = entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        match gate.admit(&entry.name, &entry.address, role, tags) {
             Ok(Some(node)) => drop(self.nodes.insert(node.name.clone(), node)),
             Ok(None) => {}
             Err(error) => self.refused.push((entry.name.clone(), error)),

@@ -8,7 +8,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
-use crate::node::{Address, NodeError};
+use crate::node::{Address, Node, NodeError, Traits};
 
 /// Networks that a message names; there may be many more.
 const TOLD: usize = 4;
@@ -175,6 +175,27 @@ impl Gate {
     #[must_use]
     pub fn role(&self) -> &str {
         &self.role
+    }
+
+    /// The node that a member is, or `None` when it has another role and so takes no traffic. Nothing of the member is
+    /// checked before. Its role is apart from its tags: Serf keeps it where no other tag can forge it.
+    ///
+    /// # Errors
+    /// [`NodeError`] when its name, its address or one of its tags `port`, `weight`, `drain` is not valid, or when no node
+    /// may have that address. Other tags are the application's own.
+    pub fn admit<'a>(
+        &self,
+        name: &str,
+        address: &str,
+        role: &str,
+        tags: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Option<Node>, NodeError> {
+        if role != self.role {
+            return Ok(None);
+        }
+        let (name, address): (_, Address) = (name.parse()?, address.parse()?);
+        self.check(address)?;
+        Ok(Some(Node { name, address, traits: Traits::from_pairs(tags, |_| Ok(()))? }))
     }
 
     /// Whether a node may have this address.

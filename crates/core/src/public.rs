@@ -8,8 +8,6 @@ use std::path::Path;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::lock::directory;
-
 /// Permission of everybody to write (inode(7)).
 const WRITABLE: u32 = 0o002;
 /// In such a folder only a file's owner can rename or remove it (inode(7)).
@@ -48,6 +46,15 @@ fn refuse(path: &Path, is_public: impl Fn(u32) -> bool) -> io::Result<()> {
     }
     let reason = "everybody may write to it, and so control HAProxy";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{reason}: chmod o-w {}", path.display())))
+}
+
+/// The directory that a file is in, as it can be opened.
+#[must_use]
+pub(crate) fn directory(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 #[cfg(test)]

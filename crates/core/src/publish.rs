@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::counters::counted;
+use crate::counters::{Counters, counters_path};
 use crate::haproxy::{self, HaproxyError, Session, parse_servers};
 use crate::lock::{Lock, LockError};
 use crate::options::{ProcessOptions, PublishOptions};
@@ -17,7 +17,7 @@ use crate::published::{Servers, Steps};
 use crate::read::{read, read_text};
 use crate::registry::{Registry, RegistryError};
 use crate::render::RenderError;
-use crate::replace::{Staged, remove_if_there, replace};
+use crate::replace::{Staged, TEMPORARY, remove_if_there, replace};
 use crate::running::{Reader, Running, record_path};
 
 mod rendering;
@@ -127,6 +127,36 @@ pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError>
     let target = Target::of_file(options, &steps)?;
     let Some(process) = look.end(target.old.as_deref())? else { return Ok(None) };
     Ok(Some(target.plan(&process)?))
+}
+
+/// Publishes, counts it, and says how long it took. One that changes nothing is not counted, and writes nothing.
+fn counted(master: &Path, publish: impl FnOnce(&Steps) -> Result<Published, PublishError>) -> Result<Published, PublishError> {
+    let (path, steps) = (counters_path(master), Steps::begin());
+    match publish(&steps) {
+        Ok(mut published) if published.changed() => {
+            published.times = steps.end();
+            let micros = published.times.last().map_or(0, |(_, total)| total.as_micros());
+            let counters = Counters::update(&path, |counters| {
+                counters.micros = counters.micros.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX));
+                match published.applied {
+                    Applied::Commands(_) => counters.run_time += 1,
+                    Applied::Reload(_) => counters.reload += 1,
+                    Applied::NotRunning | Applied::Nothing => counters.file += 1,
+                }
+            });
+            published.generation = counters.generation();
+            Ok(published)
+        }
+        Err(error) => {
+            Counters::update(&path, |counters| counters.failed += 1);
+            Err(error)
+        }
+        unchanged => {
+            // Where nothing is written, nothing else takes away what a writer that was killed has left.
+            let _ = remove_if_there(&path.with_file_name(TEMPORARY));
+            unchanged
+        }
+    }
 }
 
 /// The text that file and process shall have.
