@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use lb_core::members::MemberList;
-use lb_core::serf;
+use lb_core::members::agent;
 use lb_fuzz::{GATE, ROLE, check_message, check_name, check_node};
 use libfuzzer_sys::fuzz_target;
 
@@ -65,7 +65,7 @@ fn member(parts: &[&[u8]]) -> Vec<u8> {
 
 fn ask(body: &[u8]) -> Option<MemberList> {
     AGENT.send([DONE, DONE, body].concat()).expect("the other side");
-    match serf::members() {
+    match agent::members() {
         Ok(members) => {
             // Each takes a byte at least, and what is kept of it is bounded.
             assert!(members.len() <= body.len());

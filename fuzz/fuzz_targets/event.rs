@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::BufReader;
 
-use lb_core::event::{Line, LineError, parse_gone, parse_present, read_lines};
+use lb_core::members::event::{Line, LineError, parse_gone, parse_present, read_lines};
 use lb_fuzz::{GATE, ROLE, check_message, check_name, check_node, check_rendered};
 use libfuzzer_sys::fuzz_target;
 

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use lb_core::config::Config;
-use lb_core::plan::{Plan, plan};
-use lb_core::running::Running;
+use lb_core::haproxy::plan::{Plan, plan};
+use lb_core::haproxy::last_applied::LastApplied;
 use lb_fuzz::model::Process;
 use libfuzzer_sys::fuzz_target;
 
@@ -28,7 +28,7 @@ fn can_be_repaired(text: &str) -> bool {
 
 /// No text is a reason to panic, and a command is one line.
 fn check_any(known: &str, wanted: &str) {
-    let record = Running { text: known.to_owned(), leaving: Vec::new() };
+    let record = LastApplied { text: known.to_owned(), leaving: Vec::new() };
     if let Plan::Commands(commands) = plan(wanted, Some(&record), &BTreeMap::new()) {
         assert!(commands.iter().all(|command| !command.to_string().contains(['\n', ';'])), "{commands:?}");
     }

@@ -7,11 +7,11 @@ use std::fs;
 use std::sync::LazyLock;
 
 use lb_core::config::{Config, ServerKey};
-use lb_core::event::{Line, parse_gone, parse_present};
-use lb_core::networks::Gate;
+use lb_core::members::event::{Line, parse_gone, parse_present};
+use lb_core::members::admission::Admission;
 use lb_core::node::{Node, NodeName};
-use lb_core::plan::Plan;
-use lb_core::render::Template;
+use lb_core::haproxy::plan::Plan;
+use lb_core::config::template::Template;
 
 #[path = "../../crates/core/tests/properties/model.rs"]
 pub mod model;
@@ -20,7 +20,7 @@ pub mod model;
 pub const ROLE: &str = "backend";
 
 /// Lets in all members of that role.
-pub static GATE: LazyLock<Gate> = LazyLock::new(|| Gate::anywhere(ROLE));
+pub static GATE: LazyLock<Admission> = LazyLock::new(|| Admission::anywhere(ROLE));
 
 static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");

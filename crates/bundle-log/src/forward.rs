@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use lb_core::log::Reporter;
+use lb_core::tool::reporter::Reporter;
 use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 
 use crate::syslog::{LONGEST, Target, Transport, message};

@@ -6,10 +6,10 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lb_core::cli::{Exit, Tool, after_help};
-use lb_core::log::{Format, Reporter};
-use lb_core::options::RunOptions;
-use lb_core::quote::Quoted;
+use lb_core::os::escape::Quoted;
+use lb_core::tool::RunOptions;
+use lb_core::tool::reporter::{Format, Reporter};
+use lb_core::tool::{Exit, Tool, after_help};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

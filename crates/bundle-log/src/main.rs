@@ -1,5 +1,5 @@
 //! The program `bundle-log`; see the library of the same name.
 
 fn main() -> std::process::ExitCode {
-    lb_core::cli::main(bundle_log::run)
+    lb_core::tool::main(bundle_log::run)
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use lb_core::program;
+use lb_core::os::command;
 
 /// The port of a syslog server that names none.
 const PORT: u16 = 514;
@@ -77,7 +77,7 @@ impl Target {
         if let Ok(address) = self.host.parse() {
             return Ok(SocketAddr::new(address, self.port));
         }
-        let answer = program::run("getent", &["ahosts", &self.host], "", RESOLVE).map_err(io::Error::other)?;
+        let answer = command::run("getent", &["ahosts", &self.host], "", RESOLVE).map_err(io::Error::other)?;
         let first = answer.stdout.split_whitespace().next().and_then(|address| address.parse().ok());
         first.map(|address| SocketAddr::new(address, self.port)).ok_or_else(|| io::Error::other("nobody has this name"))
     }

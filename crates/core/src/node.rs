@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::quote::Quoted;
+use crate::os::escape::Quoted;
 
 /// Why a text is not a valid part of a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum NodeError {
     Line(String),
     /// One key is given more than once, so that it is not known which value is meant.
     #[error("{key} is given twice", key = Quoted(.0))]
-    Twice(String),
+    Duplicate(String),
 }
 
 /// The name of a node: 1 to 128 of `A-Z a-z 0-9 . _ -`, not beginning with `.` or `-`.
@@ -91,7 +91,7 @@ impl fmt::Display for NodeName {
 
 /// The address of a node: an IPv4 or IPv6 literal that a server can have.
 ///
-/// Which of them a node may have where, [`Gate`](crate::networks::Gate) decides.
+/// Which of them a node may have where, [`Admission`](crate::members::admission::Admission) decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Address(IpAddr);
 
@@ -187,7 +187,7 @@ fn is_number(text: &str) -> bool {
 
 /// What a node may say about itself beside name and address: Serf tags, and the ` key=value` pairs of a registry line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traits {
+pub struct Tags {
     /// Port of the application; the tools' `--port` when it says none.
     pub port: Option<Port>,
     /// Share of the traffic.
@@ -196,7 +196,7 @@ pub struct Traits {
     pub drain: bool,
 }
 
-impl Traits {
+impl Tags {
     /// The keys of the pairs that a node has.
     pub const KEYS: [&str; 3] = ["port", "weight", "drain"];
 
@@ -220,7 +220,7 @@ impl Traits {
                 }
             };
             if twice {
-                return Err(NodeError::Twice(key.to_owned()));
+                return Err(NodeError::Duplicate(key.to_owned()));
             }
         }
         Ok(Self { port, weight, drain: drain.unwrap_or(false) })
@@ -246,19 +246,19 @@ pub struct Node {
     /// Where it can be reached.
     pub address: Address,
     /// What it says about itself.
-    pub traits: Traits,
+    pub tags: Tags,
 }
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.address)?;
-        if let Some(port) = self.traits.port {
+        if let Some(port) = self.tags.port {
             write!(f, " port={port}")?;
         }
-        if let Some(weight) = self.traits.weight {
+        if let Some(weight) = self.tags.weight {
             write!(f, " weight={weight}")?;
         }
-        if self.traits.drain {
+        if self.tags.drain {
             f.write_str(" drain=yes")?;
         }
         Ok(())
@@ -274,8 +274,8 @@ impl FromStr for Node {
         let name = words.next().ok_or_else(malformed)?.parse()?;
         let address = words.next().ok_or_else(malformed)?.parse()?;
         let pairs: Option<Vec<_>> = words.map(|word| word.split_once('=')).collect();
-        let traits = Traits::from_pairs(pairs.ok_or_else(malformed)?, |_| Err(malformed()))?;
-        Ok(Self { name, address, traits })
+        let tags = Tags::from_pairs(pairs.ok_or_else(malformed)?, |_| Err(malformed()))?;
+        Ok(Self { name, address, tags })
     }
 }
 
@@ -317,8 +317,8 @@ mod tests {
 
     #[test]
     fn all_keys_are_known() {
-        for key in Traits::KEYS {
-            assert!(Traits::from_pairs([(key, "no such value")], |_| Ok(())).is_err(), "{key}");
+        for key in Tags::KEYS {
+            assert!(Tags::from_pairs([(key, "no such value")], |_| Ok(())).is_err(), "{key}");
         }
     }
 

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use clap::Parser;
-use lb_core::cli::{Exit, Tool, after_help};
-use lb_core::handler::{Event, HandlerOptions, handle};
-use lb_core::log::Reporter;
-use lb_core::options::RunOptions;
+use lb_core::tool::RunOptions;
+use lb_core::tool::handler::{Event, HandlerOptions, handle};
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, after_help};
 
 const EXAMPLES: &str = r"  serf agent -event-handler member-join,member-update=member-join
   printf 's3\t172.18.0.5\tbackend\tweight=50\n' | docker exec -i ha member-join

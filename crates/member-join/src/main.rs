@@ -1,5 +1,5 @@
 //! The program `member-join`; see the library of the same name.
 
 fn main() -> std::process::ExitCode {
-    lb_core::cli::main(member_join::run)
+    lb_core::tool::main(member_join::run)
 }

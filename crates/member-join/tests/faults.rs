@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::Assert;
-use lb_core::lock::Lock;
+use lb_core::publish::lock::Lock;
 use lb_fixture::{TEMPLATE, World, said, socket};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_member-join");

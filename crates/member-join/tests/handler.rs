@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 
 use assert_cmd::Command;
-use lb_core::wake::{listen, pipe_path};
+use lb_core::tool::wakeup::{listen, pipe_path};
 use lb_fixture::{World, said};
 
 const LINE: &str = "s1\t172.18.0.2\tbackend\t\n";

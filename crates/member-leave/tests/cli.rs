@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Read;
 
 use assert_cmd::assert::Assert;
-use lb_core::lock::Lock;
-use lb_core::wake::{listen, pipe_path};
+use lb_core::publish::lock::Lock;
+use lb_core::tool::wakeup::{listen, pipe_path};
 use lb_fixture::{LAB_TEMPLATE, TEMPLATE, World, assert_help, assert_page, said, socket};
 use predicates::prelude::*;
 

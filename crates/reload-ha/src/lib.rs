@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lb_core::cli::{Exit, Tool, after_help};
-use lb_core::lock::Lock;
-use lb_core::log::Reporter;
-use lb_core::options::{ProcessOptions, RunOptions};
-use lb_core::plan::Plan;
+use lb_core::haproxy::ProcessOptions;
+use lb_core::haproxy::plan::Plan;
+use lb_core::publish::lock::Lock;
 use lb_core::publish::{Applied, apply_file, plan_file};
+use lb_core::tool::RunOptions;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, after_help};
 
 const EXAMPLES: &str = "  docker exec ha reload-ha
   docker exec ha reload-ha --dry-run

@@ -1,5 +1,5 @@
 //! The program `reload-ha`; see the library of the same name.
 
 fn main() -> std::process::ExitCode {
-    lb_core::cli::main(reload_ha::run)
+    lb_core::tool::main(reload_ha::run)
 }

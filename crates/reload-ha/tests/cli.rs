@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::Assert;
-use lb_core::lock::Lock;
+use lb_core::publish::lock::Lock;
 use lb_fixture::{World, assert_help, assert_page, only_line, said, socket};
 use predicates::prelude::*;
 

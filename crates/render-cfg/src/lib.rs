@@ -5,13 +5,14 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lb_core::cli::{Exit, Tool, after_help};
 use lb_core::haproxy;
-use lb_core::lock::Lock;
-use lb_core::log::Reporter;
-use lb_core::options::{PublishOptions, RunOptions};
-use lb_core::publish::{Rendering, write_file};
-use lb_core::read::read_text;
+use lb_core::os::read_file::read_text;
+use lb_core::publish::PublishOptions;
+use lb_core::publish::lock::Lock;
+use lb_core::publish::{Candidate, write_file};
+use lb_core::tool::RunOptions;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, after_help};
 use similar::TextDiff;
 
 const EXAMPLES: &str = "  docker exec ha render-cfg --stdout
@@ -69,7 +70,7 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     let settings: BTreeMap<_, _> = tool.set.iter().cloned().collect();
     let config = &tool.options.process.config;
     if tool.stdout || tool.check || tool.diff {
-        let rendering = Rendering::read(&tool.options.render, settings)?;
+        let rendering = Candidate::read(&tool.options.render, settings)?;
         reporter.skipped(rendering.skipped());
         let text = rendering.text()?;
         if tool.check {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
 
 use assert_cmd::assert::Assert;
-use lb_core::lock::Lock;
+use lb_core::publish::lock::Lock;
 use lb_fixture::{LAB_TEMPLATE, TEMPLATE, World, assert_help, assert_page, only_line, said};
 use predicates::prelude::*;
 

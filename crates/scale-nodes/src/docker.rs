@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use lb_core::program;
+use lb_core::os::command;
 
 use crate::decision::Node;
 
@@ -93,7 +93,7 @@ impl Nodes<'_> {
 }
 
 fn docker(arguments: &[&str], limit: Duration) -> Result<String> {
-    let answer = program::run("docker", arguments, "", limit)?;
+    let answer = command::run("docker", arguments, "", limit)?;
     if !answer.status.success() {
         let what = arguments.first().copied().unwrap_or_default();
         let reason = answer.stderr.lines().find(|line| !line.is_empty()).unwrap_or("no reason was given");

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use lb_core::cli::{Exit, Tool, after_help};
-use lb_core::log::Reporter;
-use lb_core::options::RunOptions;
+use lb_core::tool::RunOptions;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, after_help};
 
 pub mod decision;
 mod docker;

@@ -1,5 +1,5 @@
 //! The program `scale-nodes`; see the library of the same name.
 
 fn main() -> std::process::ExitCode {
-    lb_core::cli::main(scale_nodes::run)
+    lb_core::tool::main(scale_nodes::run)
 }

@@ -10,11 +10,11 @@ use std::{env, fs};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
-use lb_core::cli::{Exit, Tool, after_help};
-use lb_core::log::Reporter;
-use lb_core::options::RunOptions;
-use lb_core::replace::replace;
-use lb_core::serf::PASSWORD;
+use lb_core::members::agent::PASSWORD;
+use lb_core::os::atomic_file::replace;
+use lb_core::tool::RunOptions;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, after_help};
 
 mod agent;
 mod name;

@@ -1,5 +1,5 @@
 //! The program `serf-run`; see the library of the same name.
 
 fn main() -> std::process::ExitCode {
-    lb_core::cli::main(serf_run::run)
+    lb_core::tool::main(serf_run::run)
 }

@@ -12,10 +12,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lb_core::cli::Exit;
-use lb_core::log::Reporter;
 use lb_core::members::address_of;
-use lb_core::serf::{members, query};
+use lb_core::members::agent::{members, query};
+use lb_core::tool::Exit;
+use lb_core::tool::reporter::Reporter;
 use serde::Deserialize;
 
 use crate::agent::FILE;
@@ -37,7 +37,7 @@ pub(crate) fn numbered(name: &str, dir: &Path) -> String {
 
 /// The agent starts anew: whether its name is accepted is not known any more.
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
-    lb_core::replace::remove_if_there(&dir.join(ACCEPTED)).map(drop)
+    lb_core::os::atomic_file::remove_if_there(&dir.join(ACCEPTED)).map(drop)
 }
 
 /// Answers the query: reads a name on standard input and prints the address by which the local agent knows it.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lb_core::log::Reporter;
+use lb_core::tool::reporter::Reporter;
 use ureq::Agent;
 use ureq::http::Uri;
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use lb_core::config::{Config, ServerKey, ServerLine};
+use lb_core::haproxy::plan::{Action, Plan};
 use lb_core::members::MemberList;
 use lb_core::node::NodeError;
-use lb_core::plan::{Action, Plan};
-use lb_core::quote::Quoted;
+use lb_core::os::escape::Quoted;
 use serde::Serialize;
 
 use crate::nodes::Nodes;
@@ -79,7 +79,7 @@ pub fn explain_refusal(drift: &mut [Drift], words: &str, template: &Path) {
 fn remedy(reason: &NodeError) -> &'static str {
     match reason {
         NodeError::Name(_) => "give it another by SERF_NODE_NAME",
-        NodeError::Port(_) | NodeError::Weight(_) | NodeError::Drain(_) | NodeError::Twice(_) => {
+        NodeError::Port(_) | NodeError::Weight(_) | NodeError::Drain(_) | NodeError::Duplicate(_) => {
             "on that node, serf tags -set NAME=VALUE or -delete NAME"
         }
         NodeError::Elsewhere { .. } => "if it should be a node, NODE_NETWORKS at the balancer must admit it",

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use lb_core::containers::parse_in_container;
-use lb_core::quote::Quoted;
-use lb_core::read::read;
+use lb_core::members::containers::parse_in_container;
+use lb_core::os::escape::Quoted;
+use lb_core::os::read_file::read;
 use serde::Serialize;
 
 /// Most lines that are told; the last ones count.

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lb_core::cli::{Exit, Tool};
-use lb_core::containers::Containers;
-use lb_core::counters::{Counters, counters_path};
-use lb_core::log::Reporter;
 use lb_core::members::MemberList;
-use lb_core::options::{PublishOptions, RoleOptions, RunOptions};
-use lb_core::replace::replace;
+use lb_core::members::RoleOptions;
+use lb_core::members::containers::Containers;
+use lb_core::os::atomic_file::replace;
+use lb_core::publish::PublishOptions;
+use lb_core::publish::stats::{Stats, stats_path};
+use lb_core::tool::RunOptions;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool};
 
 mod drift;
 mod history;
@@ -154,7 +156,7 @@ impl ShowNodes {
     fn text(&self, view: &View, containers: &mut Containers) -> (String, Exit) {
         let differs = !view.drift.is_empty() || !view.states.unreadable().is_empty();
         let exit = if differs { Exit::Failed } else { Exit::Done };
-        let counters = || Counters::load(&counters_path(&self.options.process.master_socket));
+        let counters = || Stats::load(&stats_path(&self.options.process.master_socket));
         let style = Style::of_stdout();
         match &self.name {
             _ if self.metrics => (metrics::metrics(view, &counters()), Exit::Done),

@@ -1,5 +1,5 @@
 //! The program `show-nodes`; see the library of the same name.
 
 fn main() -> std::process::ExitCode {
-    lb_core::cli::main(show_nodes::run)
+    lb_core::tool::main(show_nodes::run)
 }

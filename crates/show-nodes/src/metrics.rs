@@ -3,14 +3,14 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use lb_core::counters::Counters;
+use lb_core::publish::stats::Stats;
 
 use crate::View;
 use crate::nodes::Row;
 
 /// All metrics; those of a state that cannot be read are left out.
 #[must_use]
-pub fn metrics(view: &View, counters: &Counters) -> String {
+pub fn metrics(view: &View, counters: &Stats) -> String {
     let mut text = Text::default();
     let (states, rows) = (&view.states, || view.nodes.rows.values());
 

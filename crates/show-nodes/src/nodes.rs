@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::config::Config;
-use lb_core::containers::Containers;
-use lb_core::members::{Listed, MemberList};
+use lb_core::members::containers::Containers;
+use lb_core::members::{Member, MemberList};
 use lb_core::node::{Node, Port, Weight};
 use serde::Serialize;
 
@@ -34,12 +34,12 @@ pub struct Row {
     /// A server of it is in the file.
     pub in_file: bool,
     /// Its servers in the running HAProxy.
-    pub servers: Vec<Running>,
+    pub servers: Vec<LastApplied>,
 }
 
 /// A server of the running HAProxy.
 #[derive(Debug, Serialize)]
-pub struct Running {
+pub struct LastApplied {
     /// `<backend>/<name>`
     pub server: String,
     /// In HAProxy's words: `UP`, `DOWN`, `MAINT`, `DRAIN` …
@@ -75,9 +75,9 @@ impl Row {
 
     fn describe(&mut self, node: &Node, default: Port) {
         self.address = Some(node.address.to_string());
-        self.port = Some(node.traits.port.unwrap_or(default).to_string());
-        let weight = if node.traits.drain { Weight::DRAINED } else { node.traits.weight.unwrap_or_default() };
-        (self.weight, self.drains) = (Some(weight.to_string()), node.traits.drain);
+        self.port = Some(node.tags.port.unwrap_or(default).to_string());
+        let weight = if node.tags.drain { Weight::DRAINED } else { node.tags.weight.unwrap_or_default() };
+        (self.weight, self.drains) = (Some(weight.to_string()), node.tags.drain);
     }
 }
 
@@ -127,7 +127,7 @@ impl Nodes {
         }
     }
 
-    fn add_members(&mut self, members: &[Listed], list: &MemberList, role: &str, port: Port) {
+    fn add_members(&mut self, members: &[Member], list: &MemberList, role: &str, port: Port) {
         for member in members.iter().filter(|member| member.tags.get("role").is_some_and(|its| its == role)) {
             let row = self.row(&member.name);
             row.member = Some(member.status.clone());
@@ -181,7 +181,7 @@ impl Nodes {
         if row.weight.is_none() {
             row.weight = server.weight.map(|weight| weight.to_string());
         }
-        row.servers.push(Running {
+        row.servers.push(LastApplied {
             server: key,
             state: server.status.clone(),
             since: server.since,

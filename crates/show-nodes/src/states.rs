@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lb_core::containers::Containers;
+use lb_core::config::template::Template;
+use lb_core::haproxy::ProcessOptions;
+use lb_core::haproxy::plan::Plan;
 use lb_core::haproxy::{self, HaproxyError};
-use lb_core::members::Listed;
-use lb_core::options::{ProcessOptions, PublishOptions};
-use lb_core::plan::Plan;
+use lb_core::members::Member;
+use lb_core::members::agent;
+use lb_core::members::containers::Containers;
+use lb_core::os::read_file::read_text;
+use lb_core::publish::PublishOptions;
 use lb_core::publish::{Applied, plan_file};
-use lb_core::read::read_text;
 use lb_core::registry::Registry;
-use lb_core::render::Template;
-use lb_core::serf;
 use serde::Deserialize;
 
 /// What could be read, or why not.
@@ -22,7 +23,7 @@ pub type Read<T> = Result<T, String>;
 #[derive(Debug)]
 pub struct States {
     /// The member list.
-    pub members: Read<Vec<Listed>>,
+    pub members: Read<Vec<Member>>,
     /// The registry.
     pub registry: Read<Registry>,
     /// The text that the template gives for the registry.
@@ -90,9 +91,9 @@ impl States {
     #[must_use]
     pub fn role_of(&self, asked: &str, containers: &mut Containers) -> Option<&str> {
         let alive = || self.members.iter().flatten().filter(|member| member.status == "alive");
-        let address = |member: &Listed| member.address.parse::<IpAddr>().ok();
+        let address = |member: &Member| member.address.parse::<IpAddr>().ok();
         containers.find(alive().filter_map(address));
-        let is = |member: &&Listed| {
+        let is = |member: &&Member| {
             let address = address(member);
             member.name == asked
                 || address.is_some_and(|address| address.to_string() == asked || containers.name(address) == Some(asked))
@@ -125,7 +126,7 @@ impl States {
         });
         let config = &options.process.config;
         Self {
-            members: serf::members().map_err(told),
+            members: agent::members().map_err(told),
             registry,
             rendered,
             file: read_text(config).map_err(|error| format!("read {}: {error}", config.display())),

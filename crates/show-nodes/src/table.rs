@@ -4,7 +4,7 @@ use std::env;
 use std::io::{self, IsTerminal};
 
 use crate::nodes::Row;
-use lb_core::quote::Quoted;
+use lb_core::os::escape::Quoted;
 
 /// How the text is shown.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +87,7 @@ fn yes(yes: bool) -> String {
 }
 
 /// What the servers of a node say, once if all say the same.
-fn of_servers(row: &Row, what: fn(&crate::nodes::Running) -> Option<String>) -> String {
+fn of_servers(row: &Row, what: fn(&crate::nodes::LastApplied) -> Option<String>) -> String {
     let mut words: Vec<String> = row.servers.iter().filter_map(what).collect();
     words.dedup();
     or_dash(Some(&words.join(", ")))

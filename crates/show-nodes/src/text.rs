@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lb_core::cli::Exit;
-use lb_core::quote::Quoted;
+use lb_core::os::escape::Quoted;
+use lb_core::tool::Exit;
 use serde_json::{Value, json};
 
 use crate::View;
 use crate::drift::Drift;
 use crate::history::{History, Log};
-use crate::nodes::{Row, Running};
+use crate::nodes::{LastApplied, Row};
 use crate::table::{Colour, Style, printable, table};
 
 /// The table of all nodes, and below it what differs.
@@ -162,7 +162,7 @@ fn where_it_is(row: &Row, unknown: &[&str], line: &mut impl FnMut(&str, &str)) {
     }
 }
 
-fn state(server: &Running) -> String {
+fn state(server: &LastApplied) -> String {
     let mut text = format!("{} {}", server.server, server.state);
     if let Some(seconds) = server.since {
         text += &format!(" for {}", humantime::format_duration(std::time::Duration::from_secs(seconds)));

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lb_core::cli::{Exit, Tool, deadline};
-use lb_core::log::Reporter;
 use lb_core::members::MemberList;
-use lb_core::replace::{remove_if_there, replace};
-use lb_core::sync::Absent;
+use lb_core::os::atomic_file::{remove_if_there, replace};
+use lb_core::registry::reconcile::Absent;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, deadline};
 
 use crate::SyncNodes;
 use crate::hints::{Hint, Hints};
@@ -35,7 +35,7 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let deadline = deadline(SyncNodes::NAME, &tool.run_options, *tool.every);
     let mut cause = "start";
     loop {
-        deadline.put_off();
+        deadline.reset();
         let result = round(tool, &mut alone, &blind, cause, reporter);
         let every = if result.is_ok() { *tool.every } else { RETRY.min(*tool.every) };
         trouble.note(result, reporter);

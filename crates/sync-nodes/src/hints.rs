@@ -12,9 +12,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lb_core::log::Reporter;
-use lb_core::serf;
-use lb_core::wake::{listen, pipe_path};
+use lb_core::members::agent;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::wakeup::{listen, pipe_path};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -140,7 +140,7 @@ impl Hints {
 
 impl Monitor {
     fn start() -> Option<Self> {
-        let log = serf::monitor().ok()?;
+        let log = agent::monitor().ok()?;
         log.set_nonblocking(true).ok()?;
         Some(Self { log, tail: Vec::new() })
     }

@@ -8,19 +8,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use lb_core::cli::{Exit, Tool, after_help};
-use lb_core::containers::{Containers, in_container};
-use lb_core::counters::note_sync;
-use lb_core::handler::too_many;
-use lb_core::lock::Lock;
-use lb_core::log::Reporter;
 use lb_core::members::MemberList;
+use lb_core::members::RoleOptions;
+use lb_core::members::agent;
+use lb_core::members::containers::{Containers, in_container};
 use lb_core::node::NodeName;
-use lb_core::options::{PublishOptions, RoleOptions, RunOptions};
+use lb_core::os::escape::Quoted;
+use lb_core::publish::PublishOptions;
+use lb_core::publish::lock::Lock;
 use lb_core::publish::publish;
-use lb_core::quote::Quoted;
-use lb_core::serf;
-use lb_core::sync::{Absent, Change, sync};
+use lb_core::publish::stats::note_sync;
+use lb_core::registry::reconcile::{Absent, Change, sync};
+use lb_core::tool::RunOptions;
+use lb_core::tool::handler::too_many;
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, after_help};
 
 mod follow;
 mod hints;
@@ -104,7 +106,7 @@ impl SyncNodes {
     fn list(&self) -> Result<MemberList> {
         let gate = self.role.gate()?;
         let list = match self.from.as_deref() {
-            None => MemberList::of(&serf::members()?, &gate),
+            None => MemberList::of(&agent::members()?, &gate),
             Some(path) if path.as_os_str() == "-" => {
                 let mut json = String::new();
                 io::stdin().read_to_string(&mut json).context("read standard input")?;

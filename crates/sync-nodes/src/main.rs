@@ -1,5 +1,5 @@
 //! The program `sync-nodes`; see the library of the same name.
 
 fn main() -> std::process::ExitCode {
-    lb_core::cli::main(sync_nodes::run)
+    lb_core::tool::main(sync_nodes::run)
 }

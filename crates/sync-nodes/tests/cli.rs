@@ -3,7 +3,7 @@
 use std::fs;
 
 use assert_cmd::assert::Assert;
-use lb_core::lock::Lock;
+use lb_core::publish::lock::Lock;
 use lb_fixture::{TEMPLATE, World, assert_help, assert_page, only_line, said, socket};
 use predicates::prelude::*;
 

@@ -6,7 +6,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use lb_core::wake::{pipe_path, wake};
+use lb_core::tool::wakeup::{pipe_path, wake};
 use lb_fixture::{Agent, Background, World, eventually, loopback};
 use nix::sys::signal::Signal;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{HaproxyError, alerts};
-use crate::program::run;
+use crate::os::command::run;
 
 /// Ten thousand servers take 0.4 s.
 const LIMIT: Duration = Duration::from_secs(15);

@@ -12,8 +12,8 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockop
 use nix::sys::time::TimeVal;
 
 use super::HaproxyError;
-use crate::public::refuse_file;
-use crate::running::{ProcessId, Reader};
+use crate::haproxy::last_applied::{ProcessId, Reader};
+use crate::os::permissions::refuse_file;
 
 /// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
 const LARGEST: usize = 16 << 20;
@@ -187,12 +187,12 @@ impl Session {
 /// A command given ahead to a worker that is believed to take the traffic, on its own socket: the way through the master
 /// takes twice as long.
 #[derive(Debug)]
-pub struct Early {
+pub struct EarlySession {
     connection: Connection,
     worker: ProcessId,
 }
 
-impl Early {
+impl EarlySession {
     /// Gives the command, and does not wait for the answer. `None` tells that HAProxy cannot be asked; why, the usual
     /// way finds out.
     #[must_use]

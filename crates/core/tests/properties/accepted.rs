@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use lb_core::config::template::Template;
 use lb_core::config::{Config, ServerKey};
 use lb_core::haproxy::check;
 use lb_core::node::{Node, NodeName};
-use lb_core::render::Template;
 use proptest::prelude::*;
 
 use super::any;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lb_core::node::{Address, Node, NodeName, Port, Traits, Weight};
+use lb_core::node::{Address, Node, NodeName, Port, Tags, Weight};
 use proptest::collection::btree_map;
 use proptest::prelude::*;
 
@@ -95,20 +95,20 @@ pub fn weight() -> impl Strategy<Value = Weight> {
 }
 
 /// Anything that a node may say about itself.
-pub fn traits() -> impl Strategy<Value = Traits> {
+pub fn traits() -> impl Strategy<Value = Tags> {
     let option = proptest::option::of(port());
-    (option, proptest::option::of(weight()), any::<bool>()).prop_map(|(port, weight, drain)| Traits { port, weight, drain })
+    (option, proptest::option::of(weight()), any::<bool>()).prop_map(|(port, weight, drain)| Tags { port, weight, drain })
 }
 
 /// Any node.
 pub fn node() -> impl Strategy<Value = Node> {
-    (name(), address(), traits()).prop_map(|(name, address, traits)| Node { name, address, traits })
+    (name(), address(), traits()).prop_map(|(name, address, tags)| Node { name, address, tags })
 }
 
 /// Some nodes, each of another name.
 pub fn nodes(number: std::ops::Range<usize>) -> impl Strategy<Value = BTreeMap<NodeName, Node>> {
     btree_map(name(), (address(), traits()), number).prop_map(|nodes| {
-        let node = |(name, (address, traits)): (NodeName, _)| (name.clone(), Node { name, address, traits });
+        let node = |(name, (address, tags)): (NodeName, _)| (name.clone(), Node { name, address, tags });
         nodes.into_iter().map(node).collect()
     })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lb_core::plan::Plan;
+use lb_core::haproxy::plan::Plan;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

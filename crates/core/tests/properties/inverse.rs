@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use lb_core::event::{Line, parse_gone, parse_present, read_lines};
-use lb_core::networks::Gate;
+use lb_core::members::admission::Admission;
+use lb_core::members::event::{Line, parse_gone, parse_present, read_lines};
 use lb_core::node::{Address, Node, NodeName};
-use lb_core::quote::Quoted;
+use lb_core::os::escape::Quoted;
 use proptest::prelude::*;
 
 use super::any::{ip, name_text, node};
@@ -31,17 +31,17 @@ proptest! {
     #[test]
     fn an_event_line_of_a_node_reads_as_that_node((node, tags) in node().prop_flat_map(|node| (Just(node.clone()), tags(&node)))) {
         let line = format!("{}\t{}\t{ROLE}\t{tags}", node.name, node.address);
-        prop_assert_eq!(parse_present(&line, &Gate::anywhere(ROLE)), Ok(Line::Node(node.clone())));
+        prop_assert_eq!(parse_present(&line, &Admission::anywhere(ROLE)), Ok(Line::Node(node.clone())));
         prop_assert_eq!(parse_gone(&line), Ok(node.name.clone()));
         let other = Line::Other { name: node.name.to_string(), role: ROLE.to_owned() };
-        prop_assert_eq!(parse_present(&line, &Gate::anywhere("balancer")), Ok(other));
+        prop_assert_eq!(parse_present(&line, &Admission::anywhere("balancer")), Ok(other));
     }
 
     #[test]
     fn an_event_line_typed_by_hand_reads_as_that_node(node in node(), gap in " {1,3}") {
         let line = node.to_string().replace(' ', &gap).replacen(&gap, " ", 1);
         let line = line.replacen(&node.address.to_string(), &format!("{}{gap}{ROLE}", node.address), 1);
-        prop_assert_eq!(parse_present(&line, &Gate::anywhere(ROLE)), Ok(Line::Node(node)), "{}", line);
+        prop_assert_eq!(parse_present(&line, &Admission::anywhere(ROLE)), Ok(Line::Node(node)), "{}", line);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::mem;
 use std::net::IpAddr;
 
 use lb_core::config::Config;
+use lb_core::haproxy::last_applied::LastApplied;
 use lb_core::haproxy::parse_servers;
-use lb_core::plan::{Action, Plan, plan};
-use lb_core::running::Running;
+use lb_core::haproxy::plan::{Action, Plan, plan};
 
 /// Whether HAProxy takes this value of an option that makes no difference here beside being there; `None` for another
 /// option.
@@ -217,7 +217,7 @@ impl Haproxy {
 pub struct Process {
     /// HAProxy, which somebody may change by hand.
     pub haproxy: Haproxy,
-    record: Running,
+    record: LastApplied,
     /// Servers that wait for their last connections; of those that somebody added by hand there is no record.
     leaving: BTreeSet<String>,
 }
@@ -225,7 +225,7 @@ pub struct Process {
 impl Process {
     /// HAProxy, just started with this file, if the model knows what is there.
     pub fn start(text: &str) -> Option<Self> {
-        let record = Running { text: text.to_owned(), leaving: Vec::new() };
+        let record = LastApplied { text: text.to_owned(), leaving: Vec::new() };
         Some(Self { haproxy: Haproxy::start(text)?, record, leaving: BTreeSet::new() })
     }
 
@@ -240,7 +240,7 @@ impl Process {
         let plan = plan(text, Some(&self.record), &parse_servers(&servers).expect("the model's servers"));
         match self.follow(&plan) {
             Some(kept) => {
-                self.record = Running { text: text.to_owned(), leaving: self.lines(&kept) };
+                self.record = LastApplied { text: text.to_owned(), leaving: self.lines(&kept) };
                 self.leaving = kept;
             }
             None => self.clone_from(&fresh),

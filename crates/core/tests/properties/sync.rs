@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use lb_core::members::MemberList;
-use lb_core::networks::Gate;
+use lb_core::members::admission::Admission;
 use lb_core::node::{Node, NodeName};
 use lb_core::registry::Registry;
-use lb_core::sync::{Absent, Change, sync};
+use lb_core::registry::reconcile::{Absent, Change, sync};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -35,7 +35,7 @@ fn cluster() -> impl Strategy<Value = (Vec<String>, Vec<String>)> {
 }
 
 fn list(members: &[String]) -> MemberList {
-    MemberList::parse(&format!(r#"{{"members":[{}]}}"#, members.join(",")), &Gate::anywhere("backend")).unwrap()
+    MemberList::parse(&format!(r#"{{"members":[{}]}}"#, members.join(",")), &Admission::anywhere("backend")).unwrap()
 }
 
 /// What is in the registry before: nodes, and files that are none.

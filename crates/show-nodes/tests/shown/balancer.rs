@@ -4,12 +4,14 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use assert_cmd::Command;
+use lb_core::config::template::RenderOptions;
 use lb_core::haproxy;
-use lb_core::lock::Lock;
-use lb_core::log::{Format, Reporter};
-use lb_core::options::{ProcessOptions, PublishOptions, RenderOptions};
+use lb_core::haproxy::ProcessOptions;
+use lb_core::haproxy::last_applied::{LastApplied, Reader, record_path};
+use lb_core::publish::PublishOptions;
+use lb_core::publish::lock::Lock;
 use lb_core::publish::publish;
-use lb_core::running::{Reader, Running, record_path};
+use lb_core::tool::reporter::{Format, Reporter};
 use lb_fixture::{Agent, Background, TEMPLATE, World, eventually};
 
 /// A balancer with its world, agent and HAProxy.
@@ -112,7 +114,7 @@ fn start_haproxy(world: &World) -> Background {
         world.admin_socket().exists()
             && haproxy::find(&world.master_socket(), &world.admin_socket()).is_ok_and(|found| found.is_some())
     });
-    let running = Running { text: fs::read_to_string(world.config()).unwrap(), leaving: Vec::new() };
+    let running = LastApplied { text: fs::read_to_string(world.config()).unwrap(), leaving: Vec::new() };
     running.store(&record_path(&world.master_socket()), Reader::Worker(session(world).worker())).unwrap();
     haproxy
 }

@@ -3,8 +3,8 @@
 use std::fs;
 
 use assert_cmd::assert::Assert;
-use lb_core::containers::in_container;
-use lb_core::log::{Format, Reporter};
+use lb_core::members::containers::in_container;
+use lb_core::tool::reporter::{Format, Reporter};
 use lb_fixture::Agent;
 
 use crate::balancer::{Balancer, line};

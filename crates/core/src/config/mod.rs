@@ -1,0 +1,383 @@
+//! The text of `haproxy.cfg`, as far as it must be understood: its server lines, and the rest.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem;
+
+pub mod template;
+
+/// Keywords that begin a section (HAProxy 3.0 configuration manual).
+const SECTIONS: [&str; 18] = [
+    "backend",
+    "cache",
+    "crt-store",
+    "defaults",
+    "fcgi-app",
+    "frontend",
+    "global",
+    "http-errors",
+    "listen",
+    "log-forward",
+    "log-profile",
+    "mailers",
+    "peers",
+    "program",
+    "resolvers",
+    "ring",
+    "traces",
+    "userlist",
+];
+
+/// Which server: `backend/name`, as HAProxy's command line has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerKey<'a> {
+    /// Name of the `backend` or `listen` section.
+    pub backend: &'a str,
+    /// Name of the server.
+    pub server: &'a str,
+}
+
+impl fmt::Display for ServerKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.backend, self.server)
+    }
+}
+
+/// What a `server` line says after the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLine<'a> {
+    /// Address and port as written.
+    pub address: &'a str,
+    /// The rest of the line: all further words.
+    pub arguments: &'a str,
+}
+
+/// What a `server` line says about a server's state, which commands can change.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Settings<'a> {
+    /// The value of `weight`; of two, HAProxy takes the last.
+    pub weight: Option<&'a str>,
+    /// It has health checks.
+    pub check: bool,
+    /// It starts in maintenance.
+    pub disabled: bool,
+}
+
+/// What a word of a server line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Keyword,
+    /// The value of `weight`.
+    Weight,
+    /// The value of a keyword that takes any text.
+    Text,
+}
+
+impl<'a> ServerLine<'a> {
+    /// The words without `weight` and its value: what can only be changed by making the server anew.
+    pub fn fixed(&self) -> impl Iterator<Item = &'a str> {
+        let keep = |&(kind, word): &(Kind, &str)| kind == Kind::Text || (kind == Kind::Keyword && word != "weight");
+        self.words().filter(keep).map(|(_, word)| word)
+    }
+
+    /// What the line says about a server's state.
+    #[must_use]
+    pub fn settings(&self) -> Settings<'a> {
+        let mut settings = Settings::default();
+        for word in self.words() {
+            match word {
+                (Kind::Weight, weight) => settings.weight = Some(weight),
+                (Kind::Keyword, "check") => settings.check = true,
+                (Kind::Keyword, "disabled") => settings.disabled = true,
+                _ => {}
+            }
+        }
+        settings
+    }
+
+    /// The words, told apart as far as needed: `cookie check` is no health check, but a node that is named so.
+    fn words(&self) -> impl Iterator<Item = (Kind, &'a str)> {
+        let mut next = Kind::Keyword;
+        self.arguments.split_ascii_whitespace().map(move |word| {
+            let kind = mem::replace(&mut next, Kind::Keyword);
+            if kind == Kind::Keyword {
+                next = after(word);
+            }
+            (kind, word)
+        })
+    }
+}
+
+/// What comes after a keyword (HAProxy 3.0 configuration manual, section 5.2).
+fn after(keyword: &str) -> Kind {
+    match keyword {
+        "weight" => Kind::Weight,
+        "agent-send" | "check-sni" | "cookie" | "guid" | "namespace" | "redir" | "resolvers" | "sni" | "track" | "verifyhost" => {
+            Kind::Text
+        }
+        _ => Kind::Keyword,
+    }
+}
+
+impl fmt::Display for ServerLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.address)?;
+        self.arguments.split_whitespace().try_for_each(|word| write!(f, " {word}"))
+    }
+}
+
+/// Splits off the first word of a line.
+fn word(line: &str) -> (&str, &str) {
+    let line = line.trim_ascii_start();
+    let end = line.bytes().position(|b| b.is_ascii_whitespace()).unwrap_or(line.len());
+    line.split_at(end)
+}
+
+/// Reads what a `server` line has after that keyword: the server's name, its address, and the rest.
+#[must_use]
+pub fn parse_server(line: &str) -> Option<(&str, ServerLine<'_>)> {
+    let (server, rest) = word(line);
+    let (address, arguments) = word(rest);
+    (!address.is_empty()).then(|| (server, ServerLine { address, arguments: arguments.trim_ascii() }))
+}
+
+/// Whether `server` in a section that begins with this keyword is one: in `peers` it is something else.
+fn has_servers(section: &str) -> bool {
+    matches!(section, "backend" | "listen")
+}
+
+/// A configuration, split into what can be changed at run time and what cannot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config<'a> {
+    /// The servers of all `backend` and `listen` sections.
+    pub servers: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
+    /// All other lines, without comments and indentation.
+    pub rest: Vec<&'a str>,
+    /// Sections whose servers take defaults from a `default-server` line, which a server added at run time does not.
+    pub with_defaults: Vec<&'a str>,
+    /// Why the servers cannot be told apart by this simple reading, if so.
+    pub irregular: Option<String>,
+}
+
+impl<'a> Config<'a> {
+    /// Reads the text of a configuration. Any text can be read; whether it is valid is HAProxy's to say.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Self {
+        let mut config = Self::default();
+        let mut section = Section::default();
+        let mut servers = Vec::new();
+        for (line, is_plain) in text.lines().map(without_comment).filter(|(line, _)| !line.is_empty()) {
+            let (first, rest) = word(line);
+            if first == "server" && section.has_servers {
+                servers.extend(config.server(&mut section, rest, is_plain));
+                continue;
+            }
+            match first {
+                ".if" => section.conditions += 1,
+                ".endif" => section.conditions = section.conditions.saturating_sub(1),
+                _ => {}
+            }
+            if SECTIONS.contains(&first) {
+                let name = word(rest).0;
+                let again = servers.iter().any(|(key, _): &(ServerKey, ServerLine)| key.backend == name);
+                section.begin(first, name);
+                if again && section.has_servers {
+                    config.irregular.get_or_insert_with(|| format!("section {name} is there twice"));
+                }
+                // In a command, `;` would begin another one.
+                if !is_plain && section.has_servers {
+                    config
+                        .irregular
+                        .get_or_insert_with(|| format!("the name of section {name} has quotes, escapes or variables"));
+                }
+            }
+            section.note(first, rest, &mut config);
+            config.rest.push(line);
+        }
+        config.take(servers);
+        config
+    }
+
+    /// Reads a `server` line.
+    fn server(&mut self, section: &mut Section<'a>, line: &'a str, is_plain: bool) -> Option<(ServerKey<'a>, ServerLine<'a>)> {
+        section.has_server = true;
+        // Quotes, escapes and variables would need HAProxy's own reading of the line.
+        if !is_plain {
+            self.irregular.get_or_insert_with(|| format!("a server line of {} has quotes, escapes or variables", section.name));
+        }
+        if section.conditions > 0 {
+            self.irregular.get_or_insert_with(|| format!("a server line of {} is under a condition", section.name));
+        }
+        let Some((server, line)) = parse_server(line) else {
+            self.irregular.get_or_insert_with(|| format!("a server line of {} has no address", section.name));
+            return None;
+        };
+        Some((ServerKey { backend: section.name, server }, line))
+    }
+
+    /// Takes the servers that were found. They are sorted at once: one by one costs ten times as much.
+    fn take(&mut self, mut servers: Vec<(ServerKey<'a>, ServerLine<'a>)>) {
+        servers.sort_by_key(|(key, _)| *key);
+        if let Some(key) = servers.iter().zip(servers.iter().skip(1)).find(|((a, _), (b, _))| a == b).map(|((key, _), _)| key) {
+            self.irregular.get_or_insert_with(|| format!("server {key} is there twice"));
+        }
+        self.servers = servers.into_iter().collect();
+    }
+}
+
+/// The section that is being read.
+#[derive(Default)]
+struct Section<'a> {
+    name: &'a str,
+    /// It is one that has servers.
+    has_servers: bool,
+    /// It has a `server` line.
+    has_server: bool,
+    is_defaults: bool,
+    /// A `defaults` section before it has a `default-server` line.
+    inherits_defaults: bool,
+    /// How many `.if` are open.
+    conditions: usize,
+}
+
+impl<'a> Section<'a> {
+    fn begin(&mut self, keyword: &str, name: &'a str) {
+        self.name = name;
+        self.has_servers = has_servers(keyword);
+        self.has_server = false;
+        self.is_defaults = keyword == "defaults";
+    }
+
+    /// Notes what a line other than `server` means for the servers of the section.
+    fn note(&mut self, keyword: &str, arguments: &str, config: &mut Config<'a>) {
+        // Whether a server is in maintenance because of this cannot be seen.
+        if keyword == "default-server" && arguments.split_ascii_whitespace().any(|word| word == "disabled") {
+            config.irregular.get_or_insert_with(|| format!("section {} disables its servers by default", self.name));
+        }
+        match keyword {
+            "default-server" if self.is_defaults => self.inherits_defaults = true,
+            // It counts for the servers after it only.
+            "default-server" if self.has_server => {
+                config.irregular.get_or_insert_with(|| format!("section {} has a default-server after a server", self.name));
+            }
+            "server-template" if self.has_servers => {
+                config.irregular.get_or_insert_with(|| format!("section {} has a server-template", self.name));
+            }
+            _ => {}
+        }
+        let has_defaults = self.has_servers && (keyword == "default-server" || self.inherits_defaults);
+        if has_defaults && !config.with_defaults.contains(&self.name) {
+            config.with_defaults.push(self.name);
+        }
+    }
+}
+
+/// The line without comment and surrounding white space, and whether it has no quotes, escapes or variables.
+fn without_comment(line: &str) -> (&str, bool) {
+    let line = line.trim_ascii();
+    let special = |b: u8| matches!(b, b'"' | b'\'' | b'\\' | b'$' | b';');
+    if !line.bytes().any(|b| special(b) || b == b'#') {
+        return (line, true);
+    }
+    let end = line.find(['#', '"', '\'', '\\']);
+    let line = match end.and_then(|at| line.split_at_checked(at)) {
+        Some((text, comment)) if comment.starts_with('#') => text.trim_ascii_end(),
+        // After a quote or an escape, `#` may be meant; keeping a comment there only costs a reload when it changes.
+        _ => line,
+    };
+    (line, !line.bytes().any(special))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# a comment
+global
+    maxconn 100   # another
+defaults
+    mode http
+listen stats
+    bind *:1936
+backend nodes
+    balance roundrobin
+    server s1 172.18.0.2:3000 check weight 50 cookie s1
+    server s2 172.18.0.3:3000 check  # the second
+peers p
+    server local
+";
+
+    fn key(text: &str) -> ServerKey<'_> {
+        let (backend, server) = text.split_once('/').unwrap();
+        ServerKey { backend, server }
+    }
+
+    #[test]
+    fn server_lines_are_told_from_the_rest() {
+        let config = Config::parse(TEXT);
+        assert_eq!(config.servers.len(), 2);
+        assert_eq!(config.servers[&key("nodes/s1")].to_string(), "172.18.0.2:3000 check weight 50 cookie s1");
+        assert_eq!(config.servers[&key("nodes/s2")].to_string(), "172.18.0.3:3000 check");
+        assert!(
+            config.rest.contains(&"server local") && !config.rest.iter().any(|line| line.contains("172.18")),
+            "{:?}",
+            config.rest
+        );
+        assert_eq!(config.irregular, None);
+    }
+
+    #[test]
+    fn comments_and_indentation_do_not_count() {
+        let other = TEXT.replace("# a comment\n", "\n").replace("    ", "\t").replace("# another", "");
+        assert_eq!(Config::parse(TEXT), Config::parse(&other));
+    }
+
+    #[test]
+    fn weight_is_told_from_the_fixed_words() {
+        let line = &Config::parse(TEXT).servers[&key("nodes/s1")];
+        assert_eq!(line.settings(), Settings { weight: Some("50"), check: true, disabled: false });
+        assert_eq!(line.fixed().collect::<Vec<_>>(), ["check", "cookie", "s1"]);
+    }
+
+    #[test]
+    fn a_node_that_is_named_like_a_keyword_is_no_keyword() {
+        for name in ["check", "disabled", "weight"] {
+            let text = format!("backend nodes\n server {name} 1.1.1.1:1 cookie {name} inter 1s weight 1 weight 5\n");
+            let line = Config::parse(&text).servers[&ServerKey { backend: "nodes", server: name }];
+            assert_eq!(line.settings(), Settings { weight: Some("5"), ..Settings::default() }, "{name}");
+            assert_eq!(line.fixed().collect::<Vec<_>>(), ["cookie", name, "inter", "1s"]);
+        }
+    }
+
+    #[test]
+    fn a_condition_elsewhere_does_not_matter() {
+        let text = "defaults\n.if defined(X)\n.if defined(Y)\n.endif\n.endif\nbackend a\n server x 1.1.1.1:1\n";
+        assert_eq!(Config::parse(text).irregular, None);
+    }
+
+    #[test]
+    fn default_server_is_noticed_in_the_section_and_in_defaults() {
+        let text = "backend a\n default-server inter 1s\n server x 1.1.1.1:1\nbackend b\n server x 1.1.1.1:1\n";
+        assert_eq!(Config::parse(text).with_defaults, ["a"]);
+        let text = "defaults\n default-server inter 1s\nbackend b\n server x 1.1.1.1:1\n";
+        assert_eq!(Config::parse(text).with_defaults, ["b"]);
+    }
+
+    #[test]
+    fn what_a_simple_reading_cannot_tell_is_noticed() {
+        for text in [
+            "backend a\n server x 1.1.1.1:1\n server x 1.1.1.2:1\n",
+            "backend a\n server x 1.1.1.1:1 sni \"a b\"\n",
+            "backend a\n server-template x 1-5 1.1.1.1:1\n",
+            "backend a\n server x\n",
+            "backend a;b\n server x 1.1.1.1:1\n",
+            "backend a\n server x 1.1.1.1:1\nbackend a\n server y 1.1.1.1:1\n",
+            "backend a\n.if defined(X)\n server x 1.1.1.1:1\n.endif\n",
+            "backend a\n server x 1.1.1.1:1\n default-server weight 5\n",
+            "defaults\n default-server inter 1s disabled\nbackend a\n server x 1.1.1.1:1\n",
+        ] {
+            assert!(Config::parse(text).irregular.is_some(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! From the registry's nodes to the text of `haproxy.cfg`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
+use serde::Serialize;
+
+use crate::node::{Address, Node, Port, Weight};
+use crate::os::escape::Quoted;
+use crate::os::permissions::refuse_file;
+use crate::os::read_file::read_text;
+
+mod literal;
+mod options;
+mod partials;
+
+use literal::Literal;
+pub use options::RenderOptions;
+
+/// Why there is no text.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The template's file cannot be read.
+    #[error("read template {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The template is no Handlebars template.
+    #[error("template {path}: {reason}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        reason: String,
+    },
+    /// The template names something that is not there.
+    #[error("template {path}: {reason}", path = path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        reason: String,
+    },
+    /// Nothing but white space came out, which is never a configuration.
+    #[error("template {path} renders to nothing", path = path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What a template can name.
+#[derive(Serialize)]
+struct Data<'a> {
+    /// The nodes, ordered by name, so that two balancers write the same file.
+    addresses: Vec<Fields<'a>>,
+    /// Names given by the caller.
+    #[serde(flatten)]
+    settings: &'a BTreeMap<String, String>,
+}
+
+/// The fields of one node: `host` and `ip` are the lab's.
+#[derive(Serialize)]
+struct Fields<'a> {
+    host: &'a str,
+    ip: Address,
+    port: Port,
+    weight: Weight,
+    drain: bool,
+}
+
+/// A template that was read.
+#[derive(Debug)]
+pub struct Template {
+    path: PathBuf,
+    text: String,
+    /// Set when it needs no engine.
+    plain: Option<Literal>,
+}
+
+impl Template {
+    /// Reads the Handlebars template in the file `path`.
+    ///
+    /// # Errors
+    /// [`RenderError::Read`].
+    pub fn load(path: &Path) -> Result<Self, RenderError> {
+        let text = refuse_file(path)
+            .and_then(|()| read_text(path))
+            .map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
+        let plain = Literal::parse(&text);
+        Ok(Self { path: path.to_owned(), text, plain })
+    }
+
+    /// Fills the template in: `{{#each addresses}}` with `{{host}}`, `{{ip}}`, `{{port}}`, `{{weight}}` and `{{drain}}`
+    /// of each node, and the names of `settings` at the top level. A node that says no port has `port`; one that drains
+    /// has weight 0, one that says no weight 100.
+    ///
+    /// # Errors
+    /// [`RenderError::Parse`], [`RenderError::Data`] and [`RenderError::Empty`].
+    pub fn render<'a>(
+        &self,
+        nodes: impl IntoIterator<Item = &'a Node>,
+        port: Port,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<String, RenderError> {
+        let addresses = nodes.into_iter().map(|node| fields(node, port));
+        let text = match &self.plain {
+            Some(plain) if settings.is_empty() => plain.fill(addresses),
+            _ => {
+                let failed = |reason| RenderError::Parse { path: self.path.clone(), reason };
+                let engine = engine(&self.text).map_err(|error| failed(parse_reason(&error)))?;
+                if let Some(name) = engine.get_template("").and_then(partials::circular) {
+                    return Err(failed(format!("the partial {} includes itself", Quoted(&name))));
+                }
+                let data = Data { addresses: addresses.collect(), settings };
+                let failed = |reason| RenderError::Data { path: self.path.clone(), reason };
+                engine.render("", &data).map_err(|error| failed(data_reason(&error)))?
+            }
+        };
+        if text.trim().is_empty() {
+            return Err(RenderError::Empty { path: self.path.clone() });
+        }
+        Ok(text)
+    }
+}
+
+/// The template engine with the template `text`, which has no name.
+fn engine(text: &str) -> Result<Handlebars<'static>, handlebars::TemplateError> {
+    let mut handlebars = Handlebars::new();
+    // A misspelt name is an error, not an empty word in the middle of a configuration.
+    handlebars.set_strict_mode(true);
+    handlebars.register_escape_fn(handlebars::no_escape);
+    handlebars.register_template_string("", text)?;
+    Ok(handlebars)
+}
+
+fn fields(node: &Node, port: Port) -> Fields<'_> {
+    let own = node.tags.weight.unwrap_or_default();
+    let weight = if node.tags.drain { Weight::DRAINED } else { own };
+    Fields { host: node.name.as_str(), ip: node.address, port: node.tags.port.unwrap_or(port), weight, drain: node.tags.drain }
+}
+
+/// One line of what the library prints over several, with a picture of the place.
+fn parse_reason(error: &handlebars::TemplateError) -> String {
+    let place = error.pos().map_or(String::new(), |(line, column)| format!("line {line}, column {column}: "));
+    match error.reason() {
+        // The library lists the rules of its grammar, which helps nobody.
+        TemplateErrorReason::InvalidSyntax(_) => format!("{place}not valid Handlebars: is a }}}} or a {{{{/each}}}} missing?"),
+        reason => format!("{place}{}", reason.to_string().replace('\n', " ")),
+    }
+}
+
+fn data_reason(error: &handlebars::RenderError) -> String {
+    let place = match (error.line_no, error.column_no) {
+        (Some(line), Some(column)) => format!("line {line}, column {column}: "),
+        _ => String::new(),
+    };
+    match error.reason() {
+        RenderErrorReason::MissingVariable(Some(name)) => format!("{place}there is no name {}", Quoted(name)),
+        reason => format!("{place}{reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn render(template: &str, nodes: &[&str], settings: &[(&str, &str)]) -> Result<String, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.hb");
+        fs::write(&path, template).unwrap();
+        let nodes: Vec<Node> = nodes.iter().map(|line| line.parse().unwrap()).collect();
+        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let rendered = Template::load(&path).and_then(|template| template.render(&nodes, "3000".parse().unwrap(), &settings));
+        rendered.map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "T"))
+    }
+
+    #[test]
+    fn the_lab_s_template_renders() {
+        let template = "{{#each addresses}}\n    server {{ host }} {{ ip }}:3000 check\n{{/each}}\n";
+        let text = render(template, &["s1 172.18.0.2", "s2 172.18.0.3"], &[]).unwrap();
+        assert_eq!(text, "    server s1 172.18.0.2:3000 check\n    server s2 172.18.0.3:3000 check\n");
+    }
+
+    #[test]
+    fn port_weight_and_drain_are_there_with_defaults() {
+        let template = "{{#each addresses}}{{port}} {{weight}} {{#if drain}}drains{{/if}};{{/each}}";
+        let text = render(template, &["a 1.1.1.1", "b 1.1.1.2 port=80 weight=5", "c 1.1.1.3 weight=5 drain=yes"], &[]).unwrap();
+        assert_eq!(text, "3000 100 ;80 5 ;3000 0 drains;");
+    }
+
+    #[test]
+    fn settings_are_at_the_top_level_and_nothing_is_escaped() {
+        assert_eq!(render("{{ name }} <{{ ip }}>", &[], &[("name", "a&b"), ("ip", "1.2.3.4")]).unwrap(), "a&b <1.2.3.4>");
+    }
+
+    #[test]
+    fn a_template_that_does_not_parse_is_named_with_its_line() {
+        let error = render("global\n{{#each addresses}}\n{{host}\n{{/each}}\n", &[], &[]).unwrap_err();
+        assert!(error.starts_with("template T: line 3, column"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_name_is_an_error() {
+        let error = render("a\n{{#each addresses}}\nserver {{hots}}\n{{/each}}", &["s1 1.2.3.4"], &[]).unwrap_err();
+        assert!(error.contains("hots") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_partial_that_includes_itself_is_an_error() {
+        let error = render("{{#*inline \"a\"}}{{> a}}{{/inline}}{{> a}}", &[], &[]).unwrap_err();
+        assert_eq!(error, "template T: the partial 'a' includes itself");
+    }
+
+    #[test]
+    fn an_empty_result_is_an_error() {
+        assert_eq!(render("{{#each addresses}}{{host}}{{/each}}\n", &[], &[]).unwrap_err(), "template T renders to nothing");
+    }
+}

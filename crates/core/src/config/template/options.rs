@@ -1,0 +1,21 @@
+//! What a configuration is rendered from.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::node::Port;
+
+/// What the configuration is made of.
+#[derive(Debug, Clone, Args)]
+pub struct RenderOptions {
+    /// Directory with one file a node
+    #[arg(long, env = "NODES_DIR", value_name = "DIR", default_value = "/nodes")]
+    pub nodes_dir: PathBuf,
+    /// Handlebars template of the configuration
+    #[arg(long, env = "HAPROXY_TEMPLATE", value_name = "FILE", default_value = "/config/haproxy.cfg.hb")]
+    pub template: PathBuf,
+    /// Port of a node that has no tag `port`
+    #[arg(long, env = "BACKEND_PORT", value_name = "PORT", default_value = "3000")]
+    pub port: Port,
+}

@@ -1,0 +1,391 @@
+//! What must be done so that the process runs what the file says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::config::{Config, ServerKey, ServerLine, Settings};
+use crate::haproxy::Server;
+use crate::haproxy::last_applied::LastApplied;
+use crate::os::escape::Quoted;
+
+/// Most commands of one plan: one reload is sooner done than more of them.
+const MOST: usize = 1000;
+
+/// The way from what runs to what shall run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Commands at run time, possibly none; connections of other servers are not touched.
+    Commands(Vec<Command>),
+    /// HAProxy must read the file anew, for this reason.
+    Reload(String),
+}
+
+/// One command to the worker about one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The server, `<backend>/<name>`.
+    pub server: String,
+    /// What is done to it.
+    pub action: Action,
+}
+
+/// What can be done to a server at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make it, with all that its line in the file says.
+    Add(String),
+    /// Begin its health checks, which `add server` does not.
+    Check,
+    /// End maintenance or drain.
+    Ready,
+    /// Move it.
+    Move {
+        /// New address.
+        address: IpAddr,
+        /// New port.
+        port: u16,
+    },
+    /// Change its share of the traffic.
+    Weigh(u32),
+    /// Send it no new request; what runs there goes on.
+    Maintain,
+    /// Remove it, in order to make it anew.
+    Delete,
+    /// Remove it if no connection is left, else let it be for a later run.
+    DeleteWhenIdle,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.server;
+        match &self.action {
+            Action::Add(line) => write!(f, "add server {key} {line}"),
+            Action::Check => write!(f, "enable health {key}"),
+            Action::Ready => write!(f, "set server {key} state ready"),
+            Action::Move { address, port } => write!(f, "set server {key} addr {address} port {port}"),
+            Action::Weigh(weight) => write!(f, "set server {key} weight {weight}"),
+            Action::Maintain => write!(f, "set server {key} state maint"),
+            Action::Delete | Action::DeleteWhenIdle => write!(f, "del server {key}"),
+        }
+    }
+}
+
+impl Action {
+    /// Whether HAProxy's answer says that the command was carried out.
+    #[must_use]
+    pub fn is_done(&self, answer: &str) -> bool {
+        match self {
+            Self::Add(_) => answer == "New server registered.",
+            Self::Delete | Self::DeleteWhenIdle => answer == "Server deleted.",
+            Self::Move { .. } => answer.contains(" changed") || answer.starts_with("no need to change"),
+            Self::Check | Self::Ready | Self::Weigh(_) | Self::Maintain => answer.is_empty(),
+        }
+    }
+}
+
+/// Compares what shall run, the text `wanted`, with what runs: `running` is what the worker is known to have read,
+/// `servers` what it has now, whoever changed it.
+#[must_use]
+pub fn plan(wanted: &str, running: Option<&LastApplied>, servers: &BTreeMap<ServerKey<'_>, Server>) -> Plan {
+    let Some(running) = running else {
+        return Plan::Reload("it is not known what this HAProxy process has read".to_owned());
+    };
+    let (known, wanted) = (Config::parse(&running.text), Config::parse(wanted));
+    if known.rest != wanted.rest {
+        return Plan::Reload(first_difference(&known.rest, &wanted.rest));
+    }
+    if let Some(reason) = &wanted.irregular {
+        let same = known.servers == wanted.servers && known.irregular == wanted.irregular;
+        return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
+    }
+    Comparison { wanted: &wanted, known: &known.servers, leaving: running.leaving().collect(), servers }.plan()
+}
+
+/// What is different, told by one line: where a line is gone, the ones after it are not to blame.
+fn first_difference(known: &[&str], wanted: &[&str]) -> String {
+    let has_more = |lines: &[&str], others: &[&str], line: &str| {
+        let count = |lines: &[&str]| lines.iter().filter(|other| **other == line).count();
+        count(lines) > count(others)
+    };
+    let differ = known.iter().zip(wanted).find(|(known, wanted)| known != wanted);
+    let shared = known.len().min(wanted.len());
+    let (old, new) = match differ {
+        Some((old, new)) => (Some(old), Some(new)),
+        None => (known.get(shared), wanted.get(shared)),
+    };
+    match (old, new) {
+        (_, Some(new)) if has_more(wanted, known, new) => format!("line {} is new or changed", Quoted(new)),
+        (Some(old), _) if has_more(known, wanted, old) => format!("line {} is gone", Quoted(old)),
+        (Some(line), _) | (None, Some(line)) => format!("line {} is in another place", Quoted(line)),
+        (None, None) => "nothing differs".to_owned(),
+    }
+}
+
+struct Comparison<'a> {
+    wanted: &'a Config<'a>,
+    known: &'a BTreeMap<ServerKey<'a>, ServerLine<'a>>,
+    leaving: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
+    servers: &'a BTreeMap<ServerKey<'a>, Server>,
+}
+
+impl Comparison<'_> {
+    fn plan(&self) -> Plan {
+        let mut commands = Vec::new();
+        for (key, line) in &self.wanted.servers {
+            match self.server(key, line, self.servers.get(key)) {
+                Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { server: key.to_string(), action })),
+                Err(reason) => return Plan::Reload(reason),
+            }
+        }
+        // New servers come first, so that there is always one to take over.
+        for (key, server) in self.servers.iter().filter(|(key, _)| !self.wanted.servers.contains_key(key)) {
+            let maintain = (!server.is_in_maintenance()).then_some(Action::Maintain);
+            commands.extend(
+                maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.to_string(), action }),
+            );
+        }
+        if commands.len() > MOST {
+            return Plan::Reload(format!("{} commands would be needed at run time", commands.len()));
+        }
+        Plan::Commands(commands)
+    }
+
+    /// What must be done for one server of the file: `server` is what the worker has.
+    fn server(&self, key: &ServerKey<'_>, line: &ServerLine<'_>, server: Option<&Server>) -> Result<Vec<Action>, String> {
+        let Some(server) = server else {
+            return self.add(key, line);
+        };
+        let known = self.known.get(key).or_else(|| self.leaving.get(key));
+        let moved = match (known, endpoint(line.address)) {
+            (Some(known), _) if known.arguments != line.arguments && !known.fixed().eq(line.fixed()) => {
+                return self.replace(key, line);
+            }
+            (None, _) => return self.replace(key, line),
+            (Some(_), Some((address, port))) if (server.address, server.port) == (Some(address), port) => None,
+            (Some(_), Some((address, port))) => Some(Action::Move { address, port }),
+            (Some(known), None) if known.address != line.address => return self.replace(key, line),
+            (Some(_), None) => None,
+        };
+        let settings = line.settings();
+        let had_weight = || known.is_some_and(|known| known.settings().weight.is_some());
+        if self.has_defaults(key) && settings.weight.is_none() && had_weight() {
+            return Err(format!("server {key} has its weight from default-server now"));
+        }
+        let state = match (settings.disabled, server.is_in_maintenance()) {
+            (true, is_in_maintenance) => (!is_in_maintenance).then_some(Action::Maintain),
+            (false, _) => server.is_forced().then_some(Action::Ready),
+        };
+        let check = (!server.is_checked() && settings.check).then_some(Action::Check);
+        Ok([moved, self.weigh(key, settings, server), check, state].into_iter().flatten().collect())
+    }
+
+    fn weigh(&self, key: &ServerKey<'_>, settings: Settings<'_>, server: &Server) -> Option<Action> {
+        let written = match settings.weight {
+            Some(text) => text.parse().ok()?,
+            None if self.has_defaults(key) => return None,
+            None => 1,
+        };
+        (server.weight != written).then_some(Action::Weigh(written))
+    }
+
+    fn add(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
+        if self.has_defaults(key) {
+            return Err(format!("server {key} is new, and a server added at run time ignores default-server"));
+        }
+        let settings = line.settings();
+        let check = settings.check.then_some(Action::Check);
+        let ready = (!settings.disabled).then_some(Action::Ready);
+        Ok([Some(Action::Add(line.to_string())), check, ready].into_iter().flatten().collect())
+    }
+
+    fn replace(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
+        let mut actions = vec![Action::Maintain, Action::Delete];
+        actions.extend(self.add(key, line)?);
+        Ok(actions)
+    }
+
+    fn has_defaults(&self, key: &ServerKey<'_>) -> bool {
+        self.wanted.with_defaults.contains(&key.backend)
+    }
+}
+
+/// Address and port of a server line, when both are plain: a name, a socket, a range or an offset is not.
+fn endpoint(address: &str) -> Option<(IpAddr, u16)> {
+    let (ip, port) = address.rsplit_once(':')?;
+    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    Some((ip.parse().ok()?, port.parse().ok().filter(|_| digits)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::haproxy::parse_servers;
+
+    const HEAD: &str = "backend nodes\n  balance roundrobin\n";
+
+    fn config(servers: &[&str]) -> String {
+        servers.iter().fold(HEAD.to_owned(), |text, server| format!("{text}  server {server}\n"))
+    }
+
+    /// `name address port admin_state weight check_state`
+    fn actual(servers: &[(&str, &str, u16, u32, u32, u32)]) -> String {
+        let mut text = "1\n# be_name srv_name srv_addr srv_port srv_admin_state srv_uweight srv_check_state\n".to_owned();
+        for (name, address, port, admin, weight, check) in servers {
+            text.push_str(&format!("nodes {name} {address} {port} {admin} {weight} {check}\n"));
+        }
+        text
+    }
+
+    fn run(wanted: &str, known: &str, leaving: &[&str], servers: &[(&str, &str, u16, u32, u32, u32)]) -> Vec<String> {
+        let running =
+            LastApplied { text: known.to_owned(), leaving: leaving.iter().map(|line| format!("nodes/{line}")).collect() };
+        match plan(wanted, Some(&running), &parse_servers(&actual(servers)).unwrap()) {
+            Plan::Commands(commands) => commands.iter().map(ToString::to_string).collect(),
+            Plan::Reload(reason) => vec![format!("reload: {reason}")],
+        }
+    }
+
+    const S1: &str = "s1 172.18.0.2:3000 check";
+    const UP: (&str, &str, u16, u32, u32, u32) = ("s1", "172.18.0.2", 3000, 0, 1, 6);
+
+    #[test]
+    fn nothing_differs_nothing_is_done() {
+        assert!(run(&config(&[S1]), &config(&[S1]), &[], &[UP]).is_empty());
+    }
+
+    #[test]
+    fn a_new_node_is_added_with_all_arguments() {
+        let s2 = "s2 172.18.0.3:3000 check weight 5 cookie s2";
+        assert_eq!(
+            run(&config(&[S1, s2]), &config(&[S1]), &[], &[UP]),
+            [
+                "add server nodes/s2 172.18.0.3:3000 check weight 5 cookie s2",
+                "enable health nodes/s2",
+                "set server nodes/s2 state ready",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_named_disabled_is_made_ready() {
+        let line = "disabled 172.18.0.3:3000 weight 5 cookie disabled check";
+        let last = run(&config(&[S1, line]), &config(&[S1]), &[], &[UP]).pop();
+        assert_eq!(last.as_deref(), Some("set server nodes/disabled state ready"));
+    }
+
+    #[test]
+    fn a_leaving_node_is_put_to_maintenance_and_deleted_when_idle() {
+        assert_eq!(run(&config(&[]), &config(&[S1]), &[], &[UP]), ["set server nodes/s1 state maint", "del server nodes/s1"]);
+        assert_eq!(run(&config(&[]), &config(&[]), &[S1], &[("s1", "172.18.0.2", 3000, 1, 1, 6)]), ["del server nodes/s1"]);
+    }
+
+    #[test]
+    fn a_leaving_node_that_returns_is_used_again() {
+        let s1 = "s1 172.18.0.9:3000 check";
+        assert_eq!(
+            run(&config(&[s1]), &config(&[]), &[S1], &[("s1", "172.18.0.2", 3000, 1, 1, 6)]),
+            ["set server nodes/s1 addr 172.18.0.9 port 3000", "set server nodes/s1 state ready",]
+        );
+    }
+
+    #[test]
+    fn address_and_weight_change_in_place() {
+        let wanted = config(&["s1 [fd00::1]:8080 check weight 0"]);
+        assert_eq!(
+            run(&wanted, &config(&[S1]), &[], &[UP]),
+            ["set server nodes/s1 addr fd00::1 port 8080", "set server nodes/s1 weight 0"]
+        );
+    }
+
+    #[test]
+    fn other_arguments_mean_a_new_server() {
+        assert_eq!(
+            run(&config(&["s1 172.18.0.2:3000 check inter 1s"]), &config(&[S1]), &[], &[UP]),
+            [
+                "set server nodes/s1 state maint",
+                "del server nodes/s1",
+                "add server nodes/s1 172.18.0.2:3000 check inter 1s",
+                "enable health nodes/s1",
+                "set server nodes/s1 state ready",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_somebody_changed_by_hand_is_repaired() {
+        let same = config(&[S1]);
+        assert_eq!(
+            run(&same, &same, &[], &[("s1", "172.18.0.7", 3000, 0, 1, 6)]),
+            ["set server nodes/s1 addr 172.18.0.2 port 3000"]
+        );
+        assert_eq!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 8, 1, 6)]), ["set server nodes/s1 state ready"]);
+        assert_eq!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 0, 7, 6)]), ["set server nodes/s1 weight 1"]);
+        assert_eq!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 0, 1, 2)]), ["enable health nodes/s1"]);
+        let stranger = ("x", "172.18.0.8", 3000, 0, 1, 6);
+        assert_eq!(run(&same, &same, &[], &[UP, stranger]), ["set server nodes/x state maint", "del server nodes/x"]);
+        assert_eq!(run(&same, &same, &[], &[])[0], "add server nodes/s1 172.18.0.2:3000 check");
+    }
+
+    #[test]
+    fn a_server_that_the_file_disables_goes_back_to_maintenance() {
+        let same = config(&["s1 172.18.0.2:3000 check disabled"]);
+        // What the file disables has one more bit in its state, which no command changes.
+        assert!(run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, 5, 1, 6)]).is_empty());
+        for state in [4, 12] {
+            let found = run(&same, &same, &[], &[("s1", "172.18.0.2", 3000, state, 1, 6)]);
+            assert_eq!(found, ["set server nodes/s1 state maint"], "{state}");
+        }
+    }
+
+    #[test]
+    fn anything_else_needs_a_reload() {
+        let known = config(&[S1]);
+        let other = known.replace("roundrobin", "leastconn");
+        assert_eq!(run(&other, &known, &[], &[UP]), ["reload: line 'balance leastconn' is new or changed"]);
+        let defaults = known.replace("balance", "default-server inter 1s\n  balance");
+        assert!(run(&config(&[S1]), &defaults, &[], &[UP])[0].starts_with("reload: "));
+        let weighed = defaults.replace(S1, "s1 172.18.0.2:3000 check weight 5");
+        assert!(run(&defaults, &weighed, &[], &[UP])[0].ends_with("weight from default-server now"));
+        let quoted = config(&["s1 172.18.0.2:3000 sni \"x\""]);
+        assert!(run(&quoted, &known, &[], &[UP])[0].starts_with("reload: a server line"));
+        assert!(run(&quoted, &quoted, &[], &[UP]).is_empty());
+    }
+
+    #[test]
+    fn the_line_that_differs_is_the_one_that_is_told() {
+        let reason = |known: &str, wanted: &str| {
+            let lines = |text: &str| text.split(' ').map(|line| format!(" {line}\n")).collect::<String>();
+            run(&lines(wanted), &lines(known), &[], &[]).pop().unwrap()
+        };
+        for (known, wanted, told) in [
+            ("a b c", "a c", "'b' is gone"),
+            ("a b c", "b c", "'a' is gone"),
+            ("a b c", "a b", "'c' is gone"),
+            ("a b c", "a x b c", "'x' is new or changed"),
+            ("a b c", "a x c", "'x' is new or changed"),
+            ("a b c", "a b c x", "'x' is new or changed"),
+            ("a b c", "a c b", "'b' is in another place"),
+            // One of two lines that are the same is gone, and something else is changed.
+            ("mode a mode b", "a mode x", "'mode' is gone"),
+            ("mode a b", "mode mode a x", "'mode' is new or changed"),
+        ] {
+            assert_eq!(reason(known, wanted), format!("reload: line {told}"), "{known} -> {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_new_server_under_default_server_needs_a_reload() {
+        let head = "backend nodes\n  default-server inter 1s\n";
+        let known = format!("{head}  server {S1}\n");
+        let wanted = format!("{known}  server s2 172.18.0.3:3000 check\n");
+        assert!(run(&wanted, &known, &[], &[UP])[0].contains("default-server"));
+        assert_eq!(run(head, &known, &[], &[UP]).len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_process_is_reloaded() {
+        assert!(matches!(plan("", None, &BTreeMap::new()), Plan::Reload(_)));
+    }
+}

@@ -1,0 +1,330 @@
+//! Where nodes may be: what a member says of its address is a claim, and traffic goes where it says.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::SockaddrStorage;
+
+use crate::node::{Address, Node, NodeError, Tags};
+
+/// Networks that a message names; there may be many more.
+const TOLD: usize = 4;
+
+/// A network as in `172.18.0.0/16` or `fd00::/8`; without a length it is one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    fn contains(self, address: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u8| (a ^ b).checked_shr(u32::from(width - self.bits)).unwrap_or(0) == 0;
+        match (self.address, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(a.to_bits().into(), b.to_bits().into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let malformed = || format!("'{text}' is no network such as 172.18.0.0/16 or fd00::/8");
+        let address: IpAddr = address.parse().map_err(|_| malformed())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| malformed()))?;
+        if bits > most { Err(malformed()) } else { Ok(Self { address, bits }) }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+/// In which networks nodes may be, as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeNetworks {
+    /// In those that this host's own interfaces are on.
+    Own,
+    /// Anywhere, on loopback too: the cluster is on one host.
+    Any,
+    /// In these.
+    These(Vec<Network>),
+}
+
+impl FromStr for NodeNetworks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            // An empty variable is one that is not set.
+            "" | "own" => Ok(Self::Own),
+            "any" => Ok(Self::Any),
+            list => {
+                list.split([' ', ',']).filter(|word| !word.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self::These)
+            }
+        }
+    }
+}
+
+/// Why it is not known where nodes may be.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworksError {
+    /// The interfaces of this host cannot be read.
+    #[error("read the addresses of this host")]
+    Interfaces(#[from] nix::Error),
+    /// It has none but loopback, so that the default admits nobody.
+    #[error(
+        "this host is on no network but loopback: say where the nodes are by NODE_NETWORKS (--node-networks), any for a cluster on one host"
+    )]
+    OnlyLoopback,
+}
+
+/// Kinds of addresses that are never meant by a network of another kind, however large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Loopback,
+    LinkLocal,
+    Other,
+}
+
+impl Kind {
+    fn of(address: IpAddr) -> Self {
+        let link_local = match address {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        match address {
+            _ if address.is_loopback() => Self::Loopback,
+            _ if link_local => Self::LinkLocal,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Decides whether a member is a node of ours: by its role, and by where it says that it is.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    role: String,
+    /// Addresses of this host but loopback ones.
+    own: Vec<IpAddr>,
+    /// Where nodes may be; anywhere if there is none.
+    networks: Option<Vec<Network>>,
+    /// They are those of this host.
+    is_default: bool,
+}
+
+impl Admission {
+    /// A gate for members of `role` in `networks`, beside this host's addresses as they are now.
+    ///
+    /// # Errors
+    /// [`NetworksError`].
+    pub fn new(role: &str, networks: &NodeNetworks) -> Result<Self, NetworksError> {
+        let found: Vec<_> = getifaddrs()?.collect();
+        let ip = |address: Option<SockaddrStorage>| -> Option<IpAddr> {
+            let v4 = || address?.as_sockaddr_in().map(|v4| v4.ip().into());
+            v4().or_else(|| address?.as_sockaddr_in6().map(|v6| v6.ip().into()))
+        };
+        let own = found.iter().filter_map(|found| ip(found.address));
+        let network = |address: IpAddr, mask: IpAddr| {
+            let bits = match mask {
+                IpAddr::V4(mask) => mask.to_bits().count_ones(),
+                IpAddr::V6(mask) => mask.to_bits().count_ones(),
+            };
+            Some(Network { address, bits: bits.try_into().ok()? })
+        };
+        let up = found.iter().filter(|found| found.flags.contains(InterfaceFlags::IFF_UP));
+        let on = up.filter_map(|found| network(ip(found.address)?, ip(found.netmask)?)).collect();
+        Self::beside(role, networks, own.collect(), on)
+    }
+
+    /// The same for a host with the addresses `own` on the networks `on`.
+    fn beside(role: &str, networks: &NodeNetworks, own: Vec<IpAddr>, mut on: Vec<Network>) -> Result<Self, NetworksError> {
+        on.retain(|network| Kind::of(network.address) == Kind::Other);
+        if *networks == NodeNetworks::Own && on.is_empty() {
+            return Err(NetworksError::OnlyLoopback);
+        }
+        Ok(Self {
+            role: role.to_owned(),
+            own: own.into_iter().filter(|address| Kind::of(*address) != Kind::Loopback).collect(),
+            networks: match networks {
+                NodeNetworks::Own => Some(on),
+                NodeNetworks::Any => None,
+                NodeNetworks::These(list) => Some(list.clone()),
+            },
+            is_default: *networks == NodeNetworks::Own,
+        })
+    }
+
+    /// A gate for members of `role` wherever they are.
+    #[must_use]
+    pub fn anywhere(role: &str) -> Self {
+        Self { role: role.to_owned(), own: Vec::new(), networks: None, is_default: false }
+    }
+
+    /// The role of the members that are nodes.
+    #[must_use]
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// The node that a member is, or `None` when it has another role and so takes no traffic. Nothing of the member is
+    /// checked before. Its role is apart from its tags: Serf keeps it where no other tag can forge it.
+    ///
+    /// # Errors
+    /// [`NodeError`] when its name, its address or one of its tags `port`, `weight`, `drain` is not valid, or when no node
+    /// may have that address. Other tags are the application's own.
+    pub fn admit<'a>(
+        &self,
+        name: &str,
+        address: &str,
+        role: &str,
+        tags: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Option<Node>, NodeError> {
+        if role != self.role {
+            return Ok(None);
+        }
+        let (name, address): (_, Address) = (name.parse()?, address.parse()?);
+        self.check(address)?;
+        Ok(Some(Node { name, address, tags: Tags::from_pairs(tags, |_| Ok(()))? }))
+    }
+
+    /// Whether a node may have this address.
+    ///
+    /// # Errors
+    /// [`NodeError::Own`] and [`NodeError::Elsewhere`].
+    pub fn check(&self, address: Address) -> Result<(), NodeError> {
+        // An IPv4 address in the clothes of IPv6 is what it is.
+        let ip = address.ip().to_canonical();
+        if self.own.contains(&ip) {
+            return Err(NodeError::Own(ip));
+        }
+        let Some(networks) = &self.networks else { return Ok(()) };
+        let kind = Kind::of(ip);
+        if networks.iter().any(|network| network.contains(ip) && Kind::of(network.address) == kind) {
+            return Ok(());
+        }
+        Err(NodeError::Elsewhere { address: ip, reason: self.reason(kind, networks) })
+    }
+
+    fn reason(&self, kind: Kind, networks: &[Network]) -> String {
+        let mut list: Vec<String> = networks.iter().take(TOLD).map(ToString::to_string).collect();
+        list.extend((networks.len() > TOLD).then(|| "…".to_owned()));
+        let list = list.join(" ");
+        match (kind, self.is_default) {
+            (Kind::Loopback, _) => "is loopback, this host itself: for a cluster on one host, NODE_NETWORKS=any".to_owned(),
+            (Kind::LinkLocal, _) => "is link-local: if nodes are there, name the network in NODE_NETWORKS".to_owned(),
+            (Kind::Other, true) => {
+                format!(
+                    "is in no network that this balancer is on ({list}): if nodes are there, name their networks in NODE_NETWORKS"
+                )
+            }
+            (Kind::Other, false) => format!("is in none of NODE_NETWORKS ({list})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(list: &[&str]) -> Vec<Network> {
+        list.iter().map(|network| network.parse().unwrap()).collect()
+    }
+
+    /// A balancer with two interfaces, and loopback.
+    fn gate(asked: &str) -> Admission {
+        let own = ["127.0.0.1", "::1", "172.18.0.2", "10.0.1.7", "fd00::2", "fe80::2"].map(|ip| ip.parse().unwrap());
+        let on = networks(&["127.0.0.1/8", "::1/128", "172.18.0.2/16", "10.0.1.7/24", "fd00::2/64", "fe80::2/64"]);
+        Admission::beside("backend", &asked.parse().unwrap(), own.to_vec(), on).unwrap()
+    }
+
+    fn refusal(asked: &str, address: &str) -> Option<String> {
+        gate(asked).check(address.parse().unwrap()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn by_default_nodes_are_where_the_balancer_is() {
+        for good in ["172.18.0.3", "172.18.255.254", "10.0.1.8", "fd00::3", "::ffff:172.18.0.3"] {
+            assert_eq!(refusal("own", good), None, "{good}");
+        }
+        for (bad, reason) in [
+            ("172.19.0.3", "is in no network that this balancer is on (172.18.0.2/16 10.0.1.7/24 fd00::2/64): if"),
+            ("10.0.2.1", "is in no network"),
+            ("8.8.8.8", "is in no network"),
+            ("0.1.2.3", "is in no network"),
+            ("64:ff9b::7f00:1", "is in no network"),
+            ("::127.0.0.1", "is in no network"),
+            ("127.0.0.1", "address 127.0.0.1 is loopback"),
+            ("127.9.9.9", "is loopback"),
+            ("::1", "is loopback"),
+            ("::ffff:127.0.0.1", "address 127.0.0.1 is loopback"),
+            ("169.254.169.254", "is link-local"),
+            ("fe80::9", "is link-local"),
+            ("::ffff:169.254.169.254", "is link-local"),
+        ] {
+            assert!(refusal("own", bad).is_some_and(|text| text.contains(reason)), "{bad}: {:?}", refusal("own", bad));
+        }
+    }
+
+    #[test]
+    fn own_addresses_are_refused_whatever_is_asked_for() {
+        for asked in ["own", "any", "172.18.0.0/16 10.0.0.0/8 fd00::/8 fe80::/10"] {
+            for own in ["172.18.0.2", "::ffff:172.18.0.2", "10.0.1.7", "fd00::2", "fe80::2"] {
+                let text = refusal(asked, own).unwrap_or_default();
+                assert!(text.contains("is this balancer's own"), "{asked} {own}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn networks_that_are_named_are_all_there_is() {
+        let asked = "192.168.7.0/24, fd07::/16 10.9.9.9";
+        for good in ["192.168.7.1", "fd07::1", "10.9.9.9", "::ffff:192.168.7.1"] {
+            assert_eq!(refusal(asked, good), None, "{good}");
+        }
+        for bad in ["172.18.0.3", "192.168.8.1", "10.9.9.8", "127.0.0.1", "169.254.0.1", "fe80::9"] {
+            assert!(refusal(asked, bad).is_some(), "{bad}");
+        }
+        // All of IPv4 is not meant to be loopback too; that must be said.
+        assert_eq!(refusal("0.0.0.0/0", "8.8.8.8"), None);
+        assert!(refusal("0.0.0.0/0", "127.0.0.1").is_some() && refusal("::/0", "::1").is_some());
+        assert_eq!(refusal("127.0.0.0/8", "127.0.0.1"), None);
+        assert_eq!(refusal("169.254.0.0/16", "169.254.0.1"), None);
+        for anywhere in ["127.0.0.1", "::1", "169.254.0.1", "8.8.8.8"] {
+            assert_eq!(refusal("any", anywhere), None, "{anywhere}");
+        }
+    }
+
+    #[test]
+    fn a_host_with_loopback_only_must_be_told() {
+        let beside = |asked: &str| {
+            Admission::beside("backend", &asked.parse().unwrap(), Vec::new(), networks(&["127.0.0.1/8", "fe80::1/64"]))
+        };
+        assert!(beside("").unwrap_err().to_string().contains("NODE_NETWORKS"));
+        assert!(beside("any").is_ok() && beside("10.0.0.0/8").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        for bad in
+            ["172.18.0.0/33", "fd00::/129", "172.18.0.0/", "172.18.0.0/-1", "/16", "lan", "any 10.0.0.0/8", "10.0.0/8", "own any"]
+        {
+            assert!(bad.parse::<NodeNetworks>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn this_host_has_addresses() {
+        assert!(Admission::new("backend", &NodeNetworks::Any).is_ok());
+    }
+}

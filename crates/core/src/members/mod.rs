@@ -1,0 +1,158 @@
+//! The member list of a Serf agent, as its RPC tells it and as `serf members -format=json` prints it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Deserializer};
+
+use crate::node::{Node, NodeError, NodeName};
+
+pub mod admission;
+pub mod agent;
+pub mod containers;
+pub mod event;
+mod options;
+
+use admission::Admission;
+pub use options::RoleOptions;
+
+/// What the cluster's member list says about the nodes of one role.
+#[derive(Debug, Default)]
+pub struct MemberList {
+    /// The alive nodes, by name.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// Names of members of any role that are known not to be alive: leaving, left or failed.
+    pub gone: BTreeSet<NodeName>,
+    /// Alive members of the role that cannot be a node, with the reason.
+    pub refused: Vec<(String, NodeError)>,
+    /// All members, whatever their state.
+    pub members: usize,
+    /// Alive members of any role, the agent itself included.
+    pub alive: usize,
+}
+
+/// A member as the agent lists it: nothing of it is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its IP address, without port.
+    #[serde(rename = "addr", deserialize_with = "without_port")]
+    pub address: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// `alive`, `leaving`, `left`, `failed` or `none`.
+    pub status: String,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    members: Vec<Member>,
+}
+
+/// The address of `172.18.0.2:7946` or `[fd00::2]:7946`.
+fn without_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address = text.rsplit_once(':').map_or("", |(address, _)| address);
+    Ok(address.trim_start_matches('[').trim_end_matches(']').to_owned())
+}
+
+impl MemberList {
+    /// Reads the list that `serf members -format=json` prints, and picks out those that the gate lets in.
+    ///
+    /// # Errors
+    /// When the text is not the JSON of a member list; nothing of such a text is used.
+    pub fn parse(json: &str, gate: &Admission) -> Result<Self, serde_json::Error> {
+        let document: Document = serde_json::from_str(json)?;
+        Ok(Self::of(&document.members, gate))
+    }
+
+    /// Picks out the members that the gate lets in.
+    #[must_use]
+    pub fn of(members: &[Member], gate: &Admission) -> Self {
+        let mut list = Self { members: members.len(), ..Self::default() };
+        for entry in members {
+            list.add(entry, gate);
+        }
+        list
+    }
+
+    fn add(&mut self, entry: &Member, gate: &Admission) {
+        if entry.status != "alive" {
+            self.gone.extend(entry.name.parse());
+            return;
+        }
+        self.alive += 1;
+        let role = entry.tags.get("role").map_or("", String::as_str);
+        let tags = entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        match gate.admit(&entry.name, &entry.address, role, tags) {
+            Ok(Some(node)) => drop(self.nodes.insert(node.name.clone(), node)),
+            Ok(None) => {}
+            Err(error) => self.refused.push((entry.name.clone(), error)),
+        }
+    }
+}
+
+/// The address of the member `name` in the list, unless it has left: its name is free then.
+#[must_use]
+pub fn address_of<'a>(members: &'a [Member], name: &str) -> Option<&'a str> {
+    let entry = members.iter().find(|entry| entry.name == name && entry.status != "left");
+    entry.map(|entry| entry.address.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(members: &str) -> MemberList {
+        MemberList::parse(&format!(r#"{{"members":[{members}]}}"#), &Admission::anywhere("backend")).unwrap()
+    }
+
+    fn entry(name: &str, addr: &str, tags: &str, status: &str) -> String {
+        format!(r#"{{"name":"{name}","addr":"{addr}","port":7946,"tags":{{{tags}}},"status":"{status}","protocol":{{"max":5}}}}"#)
+    }
+
+    #[test]
+    fn alive_members_of_the_role_are_the_nodes() {
+        let list = list(
+            &[
+                entry("ha", "172.18.0.2:7946", r#""role":"balancer""#, "alive"),
+                entry("s1", "172.18.0.3:7946", r#""role":"backend""#, "alive"),
+                entry("s2", "[fd00::3]:7946", r#""role":"backend","port":"8080""#, "alive"),
+                entry("s3", "172.18.0.5:7946", r#""role":"backend""#, "left"),
+                entry("s4", "172.18.0.6:7946", r#""role":"backend""#, "failed"),
+            ]
+            .join(","),
+        );
+        let nodes: Vec<_> = list.nodes.values().map(ToString::to_string).collect();
+        assert_eq!(nodes, ["s1 172.18.0.3", "s2 fd00::3 port=8080"]);
+        assert_eq!(list.gone.iter().map(NodeName::as_str).collect::<Vec<_>>(), ["s3", "s4"]);
+        assert_eq!(list.alive, 3);
+    }
+
+    #[test]
+    fn a_bad_member_is_refused_and_the_others_are_kept() {
+        let bad = entry("a/b", "172.18.0.3:7946", r#""role":"backend""#, "alive");
+        let list = list(&[bad, entry("s1", "172.18.0.4:7946", r#""role":"backend""#, "alive")].join(","));
+        assert_eq!(list.nodes.len(), 1);
+        assert_eq!(list.refused, [("a/b".to_owned(), NodeError::Name("a/b".to_owned()))]);
+    }
+
+    #[test]
+    fn a_member_that_left_has_no_address() {
+        let members = [entry("s1", "172.18.0.3:7946", "", "failed"), entry("s2", "[fd00::3]:7946", "", "left")].join(",");
+        let members: Document = serde_json::from_str(&format!(r#"{{"members":[{members}]}}"#)).unwrap();
+        let members = members.members;
+        assert_eq!(members[1].address, "fd00::3");
+        assert_eq!(address_of(&members, "s1"), Some("172.18.0.3"));
+        assert_eq!(address_of(&members, "s2"), None);
+        assert_eq!(address_of(&members, "s3"), None);
+    }
+
+    #[test]
+    fn what_is_no_member_list_is_an_error() {
+        for bad in ["", "{", "[]", "{}", r#"{"members":[{"name":"s1"}]}"#, r#"{"members":[]} x"#] {
+            assert!(MemberList::parse(bad, &Admission::anywhere("backend")).is_err(), "{bad:?}");
+        }
+    }
+}
