@@ -13,7 +13,7 @@ use lb_core::node::{Node, NodeName};
 use lb_core::haproxy::plan::Plan;
 use lb_core::config::template::Template;
 
-#[path = "../../crates/core/tests/properties/model.rs"]
+#[path = "../../crates/core/tests/it/model.rs"]
 pub mod model;
 
 /// The role that the targets take for that of the nodes.

@@ -1,0 +1,3 @@
+//! The tests of `member-leave`, as one program: it is linked once.
+
+mod cli;

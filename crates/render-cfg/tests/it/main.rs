@@ -1,0 +1,3 @@
+//! The tests of `render-cfg`, as one program: it is linked once.
+
+mod cli;

@@ -1,0 +1,4 @@
+//! The tests of `serf-run`, as one program: it is linked once.
+
+mod cli;
+mod ready;
