@@ -3,17 +3,18 @@
 # and softengheigvd/webapp.
 #
 # Usage: ./build-images.sh [--no-key]
-#        ./build-images.sh rust    only softengheigvd/rust, Debian 13's Rust, in
-#                                  which test.sh lints
+#        ./build-images.sh rust    build only softengheigvd/rust, with Debian 13's
+#                                  Rust, in which test.sh lints
 #
-# --no-key    images without the key of the gossip, which leave this machine: who
-#             has an image has its key. Without it, they carry the key in
-#             .serf-key, which is made if it is not there.
+# --no-key    do not put the gossip key into the images. Use this for images that
+#             leave this machine: whoever has an image has its key. Otherwise
+#             they contain the key in .serf-key, which is created if missing.
 #
-# SUPERVISOR=s6|s6-overlay   the supervisor of the images: s6, Debian's package,
-#                            unless set; s6-overlay is downloaded
-# S6_OVERLAY_DIR=DIR         a folder that has the files of the s6-overlay release
-#                            already; means SUPERVISOR=s6-overlay
+# SUPERVISOR=s6|s6-overlay   supervisor in the images: s6, which is Debian's
+#                            package and the default, or s6-overlay, which is
+#                            downloaded
+# S6_OVERLAY_DIR=DIR         directory with an s6-overlay release that you have
+#                            downloaded; implies SUPERVISOR=s6-overlay
 set -eu
 cd "$(dirname "$0")"
 . ./scripts.sh
@@ -25,10 +26,10 @@ a60dc5235de3ecbcf874b9c1f18d73263ab99b289b9329aa950e8729c4789f0e  s6-overlay-sym
 a93f02882c6ed46b21e7adb5c0add86154f01236c93cd82c7d682722e8840563  s6-overlay-x86_64.tar.xz
 0952056ff913482163cc30e35b2e944b507ba1025d78f5becbb89367bf344581  s6-overlay-aarch64.tar.xz
 '
-imported=softengheigvd/debian:trixie-slim # a name of its own: it is not Docker's image of this name
+imported=softengheigvd/debian:trixie-slim # its own name, because it is not Docker's image of that name
 work=target/images
 
-# Compiles the tools into $work/base/rootfs/usr/local/bin; a tool has the name of its crate's folder.
+# Compiles the tools into $work/base/rootfs/usr/local/bin; a tool is named after its crate's directory.
 compile_tools() {
     triple=$arch-unknown-linux-gnu
     say "compiling the tools"
@@ -38,15 +39,15 @@ compile_tools() {
         tool=${main#crates/}
         tool=${tool%%/*}
         case $tool in
-            manual | scale-nodes) continue ;; # they run on the host
+            manual | scale-nodes) continue ;; # run on the host
         esac
         install -D -m 755 "target/$triple/release/$tool" "$work/base/rootfs/usr/local/bin/$tool"
     done
 }
 
-# Makes man pages, and completions for the bash of `docker exec -it ha bash`.
+# Generates man pages, and completions for `docker exec -it ha bash`.
 make_manual() {
-    "target/$triple/release/manual" "$work/manual" || die "the man pages cannot be made"
+    "target/$triple/release/manual" "$work/manual" || die "cannot generate the man pages"
     for tool in "$work/base/rootfs/usr/local/bin"/*; do
         tool=${tool##*/}
         install -D -m 644 "$work/manual/man1/$tool.1" "$work/base/rootfs/usr/local/share/man/man1/$tool.1"
@@ -55,27 +56,27 @@ make_manual() {
     gzip -9n "$work/base/rootfs/usr/local/share/man/man1"/*
 }
 
-# Sets $debian to the image to build on: pulled, or bootstrapped from this machine's Debian mirror.
+# Sets $debian to the base image: pulled, or bootstrapped from this machine's Debian mirror.
 find_debian() {
     debian=debian:trixie-slim
     if docker image inspect "$debian" >/dev/null 2>&1; then
-        say "Debian: $debian is here"
+        say "Debian: $debian is present"
     elif docker image inspect "$imported" >/dev/null 2>&1; then
         debian=$imported
-        say "Debian: $debian is here, made by debootstrap before"
+        say "Debian: $debian is present, from an earlier debootstrap"
     elif
         say "pulling $debian"
         attempt "$work/pull.log" timeout --foreground 600 docker pull "$debian"
     then
         say "Debian: $debian pulled"
     else
-        say "no registry gives $debian; making $imported by debootstrap"
+        say "cannot pull $debian; building $imported with debootstrap"
         bootstrap_debian
         debian=$imported
     fi
 }
 
-# What is left of a run that was killed goes first. The folder is root's alone, so that its name can be known.
+# Removes what a killed run left behind. The directory may have a fixed name because only root can write to its parent.
 bootstrap_debian() {
     [ "$(id -u)" = 0 ] || die "debootstrap needs root: sudo $0"
     mirror=$(debian_mirror Debian)
@@ -83,7 +84,7 @@ bootstrap_debian() {
         logged "$work/debootstrap.log" apt-get -o APT::Update::Error-Mode=any update
         mirror=$(debian_mirror Debian)
     fi
-    [ -n "$mirror" ] || die "apt knows no Debian mirror: 'docker pull $debian' by hand, or mend /etc/apt"
+    [ -n "$mirror" ] || die "apt knows no Debian mirror: run 'docker pull $debian', or fix /etc/apt"
     security=$(debian_mirror Debian-Security)
 
     root=/var/lib/softengheigvd-debian
@@ -112,7 +113,7 @@ remove_root() {
     rm -rf --one-file-system "$root"
 }
 
-# Downloads of a release, by their checksums: what a proxy says instead of a file never gets the file's name.
+# Downloads the release and verifies the checksums: a proxy's error page must never be stored under a file's name.
 download_s6_overlay() {
     have curl || ./provision.sh curl ca-certificates
     mkdir -p "$cache"
@@ -121,9 +122,9 @@ download_s6_overlay() {
         say "downloading $file"
         curl -fsSL --connect-timeout 5 --max-time 120 -o "$cache/.new" \
             "https://github.com/just-containers/s6-overlay/releases/download/v$s6_overlay/$file" 2>"$work/curl.log" ||
-            die "s6-overlay cannot be downloaded: $(tail -n 1 "$work/curl.log"): give a folder that has its files by S6_OVERLAY_DIR, or use Debian's s6, without SUPERVISOR"
+            die "s6-overlay cannot be downloaded: $(tail -n 1 "$work/curl.log"): set S6_OVERLAY_DIR to a directory with its files, or use Debian's s6 by not setting SUPERVISOR"
         is_released "$cache/.new" "$file" ||
-            die "s6-overlay: what was downloaded as $file is not the released file; a proxy's page, perhaps: $(head -c 60 "$cache/.new" | tr -cd '[:print:]')"
+            die "s6-overlay: the download of $file is not the released file, but perhaps a proxy's page: $(head -c 60 "$cache/.new" | tr -cd '[:print:]')"
         mv "$cache/.new" "$cache/$file"
     done
 }
@@ -134,19 +135,19 @@ is_released() {
     echo "$sum  $1" | sha256sum --check --status
 }
 
-# Takes the release's files from S6_OVERLAY_DIR, where the next build finds them too.
+# Copies the release from S6_OVERLAY_DIR, so that the next build finds it without that variable.
 copy_s6_overlay() {
     mkdir -p "$cache"
     for file in $s6_overlay_files; do
         [ -e "$S6_OVERLAY_DIR/$file" ] || die "S6_OVERLAY_DIR: $S6_OVERLAY_DIR/$file of s6-overlay $s6_overlay is missing"
         is_released "$S6_OVERLAY_DIR/$file" "$file" ||
-            die "S6_OVERLAY_DIR: $S6_OVERLAY_DIR/$file has a wrong checksum, it is not the file of s6-overlay $s6_overlay"
+            die "S6_OVERLAY_DIR: $S6_OVERLAY_DIR/$file has a wrong checksum: it is not the file of s6-overlay $s6_overlay"
         cp "$S6_OVERLAY_DIR/$file" "$cache/.new"
         mv "$cache/.new" "$cache/$file"
     done
 }
 
-# Sets $supervisor, and stages what it needs.
+# Sets $supervisor and stages its files.
 choose_supervisor() {
     s6_overlay_files="s6-overlay-noarch.tar.xz s6-overlay-symlinks-noarch.tar.xz s6-overlay-$arch.tar.xz"
     cache=target/s6-overlay-$s6_overlay
@@ -168,20 +169,20 @@ choose_supervisor() {
     esac
 }
 
-# Stages the key of the gossip, for the images' user alone.
+# Stages the gossip key, readable only by the images' user.
 stage_key() {
     install -d -m 700 "$work/base/key"
     [ "$with_key" = yes ] || return 0
     install -d -m 700 .serf-key
     [ -s .serf-key/key ] || {
-        say "making the key of the gossip: .serf-key/key"
+        say "creating the gossip key: .serf-key/key"
         (umask 077 && head -c 32 /dev/urandom | base64 >.serf-key/.new)
         mv .serf-key/.new .serf-key/key
     }
     install -m 400 .serf-key/key "$work/base/key/encrypt_key"
 }
 
-# Puts together the folders that the images are built from. Their modes are ours, whatever the umask of the clone was.
+# Assembles the build contexts, with fixed modes whatever the umask of the clone.
 stage() {
     cp base/Dockerfile "$work/base/"
     mkdir -p "$work/base/rootfs/etc/services.d"
@@ -196,7 +197,7 @@ stage() {
     find "$work/base/rootfs/etc" \( -name run -o -name finish -o -path '*/cont-init.d/*' \) -exec chmod 755 {} +
 }
 
-# build NAME [DOCKER OPTION...]: the image softengheigvd/NAME from the folder $work/NAME
+# build NAME [DOCKER OPTION...]: builds the image softengheigvd/NAME from $work/NAME.
 build() {
     name=$1
     shift
@@ -204,7 +205,7 @@ build() {
     logged "$work/$name.log" docker build --force-rm -t "softengheigvd/$name" "$@" "$work/$name"
 }
 
-# The Rust of Debian 13, the oldest that the code compiles with.
+# Debian 13's Rust, the oldest version that compiles the code.
 build_rust() {
     mkdir -p "$work/rust"
     printf '%s\n' "FROM $debian" \
@@ -213,7 +214,7 @@ build_rust() {
     build rust
 }
 
-# Ends if what is next would fill up a disk: what it needs is in MB.
+# check_space DIR MB: fails if the disk has less free space than what comes next needs.
 check_space() {
     free=$(df -Pm "$1" | awk 'END { print $4 }')
     [ "$free" -ge "$2" ] || die "$1 has $free MB free: about $2 MB are needed"
@@ -233,10 +234,10 @@ case $arch in x86_64 | aarch64) ;; *) die "$arch: only x86_64 and aarch64 are su
 ./provision.sh
 mkdir -p "$work"
 exec 9>"$work/lock"
-flock 9 # the build context is for one build at a time
+flock 9 # one build at a time may use the build contexts
 docker image inspect softengheigvd/base >/dev/null 2>&1 || {
     check_space . 500
-    check_space "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || docker info --format '{{.Store.GraphRoot}}')" 1500 # the latter is Podman's
+    check_space "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || docker info --format '{{.Store.GraphRoot}}')" 1500 # the second form is Podman's
 }
 find_debian
 if [ "${1:-}" = rust ]; then
@@ -253,7 +254,7 @@ stage_key
 build base --build-arg DEBIAN="$debian" --build-arg SUPERVISOR="$supervisor"
 build ha
 build webapp
-docker image prune --force --filter label=softengheigvd.image --filter until=1h >/dev/null # younger ones may be another build's
+docker image prune --force --filter label=softengheigvd.image --filter until=1h >/dev/null # newer ones may belong to another build
 for name in base ha webapp; do
     say "$(docker image inspect --format "softengheigvd/$name {{.Size}}" "softengheigvd/$name" | awk '{ printf "%s: %d MB", $1, $2 / 1e6 }')"
 done

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs what the lab needs and this Debian 12 or 13 machine lacks (the Docker
-# engine, Rust 1.85 or newer, a C linker, debootstrap), and starts the engine.
-# Quick when nothing is missing. The other scripts call it by themselves.
+# Installs what the lab needs on a Debian 12 or 13 machine (the Docker engine,
+# Rust 1.85 or newer, a C linker, debootstrap) and starts the engine. Does
+# nothing if everything is there. The other scripts call it.
 #
 # Usage: ./provision.sh [PACKAGE...]    (as root)
 #
-# PACKAGE    further packages to install; their services are not started
+# PACKAGE    additional packages to install; their services are not started
 set -eu
 cd "$(dirname "$0")"
 . ./scripts.sh
@@ -17,10 +17,10 @@ export DEBIAN_FRONTEND=noninteractive
 
 need_root() { [ "$(id -u)" = 0 ] || die "$1: run this as root"; }
 
-# apt waits for another one that is installing, and takes a mirror that does not answer for an error.
+# Waits for another apt that is installing, and fails if a mirror does not answer.
 apt() { logged "$log" apt-get -o APT::Update::Error-Mode=any -o DPkg::Lock::Timeout=300 "$@"; }
 
-# What apt itself does not wait for: another one that is reading the package lists.
+# apt itself does not wait for another one that is updating the package lists.
 wait_for_package_lists() {
     tries=300
     while grep -q ":$(stat -c %i /var/lib/apt/lists/lock 2>/dev/null || echo none) " /proc/locks; do
@@ -41,9 +41,9 @@ update_package_lists() {
 
 install_packages() {
     need_root "missing: $*"
-    have apt-get || die "missing: $*: install it by hand, as this is no Debian"
+    have apt-get || die "missing: $*: this is not Debian, so install it by hand"
     update_package_lists
-    for package in docker-cli apparmor; do # Debian 13: the client is a package of its own; AppArmor: the engine needs its parser
+    for package in docker-cli apparmor; do # Debian 13 packages the client separately; with AppArmor, the engine needs its parser
         case " $* " in *" docker.io "*) ;; *) continue ;; esac
         apt-cache show "$package" >/dev/null 2>&1 && set -- "$@" "$package"
     done
@@ -51,8 +51,8 @@ install_packages() {
     apt install -y --no-install-recommends "$@"
 }
 
-# Keeps the services of packages off when these are installed: a preset has systemd neither enable nor start them, and is
-# gone after a reboot; without systemd, a runlevel that has no services does.
+# Keeps services off when their packages are installed: a preset, which is gone after a reboot, makes systemd neither enable
+# nor start them; without systemd, a runlevel without services has the same effect.
 keep_services_off() {
     need_root "missing: $*"
     if [ -d /run/systemd/system ]; then
@@ -71,11 +71,11 @@ rust_is_new_enough() {
     dpkg --compare-versions "${version%% *}" ge "$rust"
 }
 
-# Debian 13 has it as cargo; the new one of Debian 12 has a name of its own.
+# In Debian 13 the package is cargo; in Debian 12 the recent version has another name.
 install_rust() {
     case $(command -v cargo) in
         '' | /usr/bin/*) ;;
-        *) die "$(command -v cargo) is older than Rust $rust: 'rustup update' makes it newer" ;;
+        *) die "$(command -v cargo) is older than Rust $rust: run 'rustup update'" ;;
     esac
     need_root "missing: Rust $rust or newer"
     update_package_lists
@@ -85,7 +85,7 @@ install_rust() {
         ! dpkg --compare-versions "$candidate" ge "$rust" || break
     done
     install_packages "$package"
-    rust_is_new_enough || die "Debian's packages have no Rust $rust or newer: install it by rustup, then run this again"
+    rust_is_new_enough || die "Debian's packages have no Rust $rust or newer: install it with rustup, then run this again"
 }
 
 start_engine() {
@@ -99,12 +99,12 @@ start_engine() {
     tries=60
     until engine_answers; do
         tries=$((tries - 1))
-        # Given up after a minute, or as soon as it has run and ended.
+        # Give up after a minute, or as soon as it has exited.
         if [ "$tries" = 0 ] || { [ "$tries" -lt 55 ] && ! grep -qsx dockerd /proc/[0-9]*/comm; }; then
             reason=$(grep -hs 'failed to start daemon' "$log" /var/log/docker.log | tail -n 1)
             die "the Docker engine does not start: ${reason:-see $log and /var/log/docker.log}"
         fi
-        [ $((tries % 5)) != 0 ] || echo "    the engine does not answer yet"
+        [ $((tries % 5)) != 0 ] || echo "    waiting for the engine to answer"
         sleep 1
     done
 }

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# What the scripts of this folder share. They read it by `. ./scripts.sh`.
+# Functions shared by the scripts in this directory, which source it with `. ./scripts.sh`.
 set -eu
 
-# Rustup's folder is not in every root shell's path, nor are the folders of root's programs after `su` without a dash.
+# Not every root shell has rustup's directory in its path, and after a plain `su` the sbin directories are missing.
 PATH=${HOME:-/root}/.cargo/bin:$PATH:/usr/sbin:/sbin
 export PATH
 
@@ -19,26 +19,26 @@ help() {
     exit 0
 }
 
-# Where this machine gets its Debian packages from: $1 is Debian or Debian-Security.
+# Prints where this machine gets its Debian packages from. $1: Debian or Debian-Security.
 debian_mirror() {
-    # shellcheck disable=SC2016 # apt's own variable
+    # shellcheck disable=SC2016 # a variable of apt
     uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Label: $1" | head -n 1)
-    case $uri in # a list of mirrors in a file
+    case $uri in # a file with a list of mirrors
         mirror+file:*) uri=$(grep -m 1 -o '^[a-z]*://[^[:space:]]*' "${uri#mirror+file:}") ;;
     esac
     echo "$uri"
 }
 
-# logged LOG COMMAND...: runs a command and appends its output to a file. Prints every 5 s the last line of it, and ends
-# the script with the cause if the command fails.
+# logged LOG COMMAND...: runs a command and appends its output to a file. Prints the last line of the output every 5 s, and
+# ends the script with the cause if the command fails.
 logged() {
     attempt "$@" || {
         shift
-        die "'$*' failed: $(cause) (all of it: $log)"
+        die "'$*' failed: $(cause) (full log: $log)"
     }
 }
 
-# The same, but a command that fails is the caller's business.
+# The same, but lets the caller handle a failure.
 attempt() {
     log=$1
     shift
@@ -52,10 +52,10 @@ attempt() {
     return "$code"
 }
 
-# What the running command has printed.
+# The output of the running command so far.
 output() { tail -c "+$((begin + 1))" "$log" 2>/dev/null | tr -d '\0'; }
 
-# The first error tells more than the last line; an error while writing the log itself leaves none.
+# The first error is more useful than the last line. If writing the log failed, there is none.
 cause() {
     output | grep -m 1 -ioE '[^:]*: *no space left on device|.*not enough free space.*' ||
         output | grep -m 1 -E '^(E: |error|dpkg: error|ERROR)' ||
@@ -63,7 +63,7 @@ cause() {
         df -h "$log" | awk 'END { print "exit code '"$code"', with " $4 " left on " $6 }'
 }
 
-# Runs beside a command, no longer than the script. A signal to the terminal's processes does not reach it.
+# Runs alongside a command and ends with the script at the latest.
 show_progress() {
     seconds=0
     while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do

@@ -1,22 +1,22 @@
 #!/bin/sh
 # Starts the lab: the balancer ha and the nodes s1, s2 ... on the network heig.
-# Installs, compiles and builds what is missing first. In a lab that runs it
-# changes the number of nodes, and no request is lost: containers that already
-# match are kept, nodes beyond N are stopped, also those added by hand. If ha
-# does not match, everything is removed and started anew.
+# First installs, compiles and builds what is missing. In a running lab, it
+# changes the number of nodes without losing a request: containers that already
+# match are kept, and nodes beyond N are stopped, including those added by hand.
+# If ha does not match, everything is removed and started again.
 #
-# Usage: ./start-containers.sh [--no-key] [N]    N nodes, 1 to 50; default 2
-#        ./start-containers.sh down              stops and removes the containers
+# Usage: ./start-containers.sh [--no-key] [N]    start N nodes, 1 to 50; default 2
+#        ./start-containers.sh down              stop and remove the containers
 #                                                and the network of the lab
 #
-# --no-key    builds images without the key that the gossip is encrypted with
+# --no-key    build images without the key that encrypts the gossip
 #
-# HTTP_PORT, STATS_PORT, SOCKET_PORT    published ports, instead of 80, 1936 and
+# HTTP_PORT, STATS_PORT, SOCKET_PORT    ports to publish, instead of 80, 1936 and
 #                                       9999; 0 lets Docker choose
-# BIND                                  the address to publish them on, instead of
+# BIND                                  address to publish them on, instead of
 #                                       all: BIND=127.0.0.1
-# NETWORK, PREFIX                       another network than heig, and a prefix to
-#                                       the containers' names: a second lab
+# NETWORK, PREFIX                       network to use instead of heig, and prefix
+#                                       for container names, for a second lab
 set -eu
 cd "$(dirname "$0")"
 . ./scripts.sh
@@ -24,19 +24,19 @@ cd "$(dirname "$0")"
 network=${NETWORK:-heig}
 prefix=${PREFIX:-}
 ha=${prefix}ha
-image_label=softengheigvd.image # every image of the lab has it, and so every container
+image_label=softengheigvd.image # on every image of the lab, and so on every container
 how_label=softengheigvd.start   # how a container was started
-# Paths that are written to; the user of the images is lb, 10001.
+# For the writable paths; the images run as user lb, 10001.
 tmpfs_options=uid=10001,gid=10001,mode=0755
 engine_options=
 case $(docker --version 2>/dev/null) in
-    podman*) # it has another option for that, and lets nobody but root listen on port 80
+    podman*) # uses another option for that, and lets only root listen on port 80
         tmpfs_options=U,mode=0755
         engine_options=--sysctl=net.ipv4.ip_unprivileged_port_start=0
         ;;
 esac
 
-# Containers of the lab on its network, stopped ones too. $@: what to print of them.
+# Lists the lab's containers on its network, including stopped ones. $@: what to print.
 lab_containers() { docker ps --all --filter "label=$image_label" --filter "network=$network" "$@"; }
 
 remove_containers() {
@@ -48,14 +48,14 @@ remove_containers() {
 network_exists() { docker network inspect "$network" >/dev/null 2>&1; }
 
 down() {
-    docker version >/dev/null 2>&1 || die "the Docker engine does not answer, or not to this user: run this as root"
+    docker version >/dev/null 2>&1 || die "the Docker engine does not answer, or does not allow this user: run this as root"
     remove_containers
     ! network_exists || docker network rm "$network" >/dev/null 2>&1 ||
-        die "the network $network is in use by others: 'docker network inspect $network' names them"
-    say "everything of the lab on the network $network is removed"
+        die "the network $network is used by other containers: 'docker network inspect $network' lists them"
+    say "removed the lab on the network $network"
 }
 
-# True if something listens on port $1 of the address to publish on. $2: addresses to leave out.
+# True if something listens on port $1 of the address to publish on. $2: addresses to ignore.
 is_listened_on() {
     cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$(printf '%04X' "$1")" -v without="$2" -v bind="${BIND:-0.0.0.0}" '
         function hex(address, part) {
@@ -73,7 +73,7 @@ is_listened_on() {
         END { exit !found }'
 }
 
-# check_port NAME VALUE: ends if it is no port, or taken by anything but a container that is about to be replaced.
+# check_port NAME VALUE: fails if it is not a port, or is taken by anything but a container that will be replaced.
 check_port() {
     case $2 in
         '' | *[!0-9]* | ??????*) port=99999 ;;
@@ -90,34 +90,34 @@ check_port() {
     }
 }
 
-# Ends if the user of the containers cannot read the template: the clone may have been made under a strict umask.
+# Fails if the containers' user cannot read the template, as in a clone made under a strict umask.
 check_config() {
     unreadable=$(find ha/config \( -type d ! -perm -005 -o -type f ! -perm -004 \) | head -n 1)
     [ -z "$unreadable" ] || die "the containers' user cannot read $unreadable: chmod -R o+rX ha/config"
 }
 
-# check_name NAME: ends if a container that is not about to be replaced has the name.
+# check_name NAME: fails if a container that will not be replaced has this name.
 check_name() {
     id=$(docker ps --all --quiet --filter "name=^/$1\$")
     [ -z "$id" ] || lab_containers --quiet | grep -q "$id" ||
-        die "the container $1 is not of this lab, or on another network: 'docker rm -f $1', or choose a PREFIX"
+        die "the container $1 is not part of this lab, or is on another network: 'docker rm -f $1', or choose a PREFIX"
 }
 
-# Ends if the balancer of another lab is on the network: members of both would be one cluster.
+# Fails if another lab's balancer is on the network: the members of both labs would form one cluster.
 check_network() {
     other=$(lab_containers --filter "label=$image_label=ha" --filter "label=$how_label" --format '{{.Names}}' | grep -vxF "$ha" | head -n 1)
     [ -z "$other" ] ||
-        die "the lab of $other is on the network $network: choose another NETWORK too, or remove that lab by 'down' first"
+        die "the lab of $other is on the network $network: choose another NETWORK too, or remove that lab with 'down' first"
 }
 
-# how IMAGE [DOCKER OPTION...]: all that decides how a container is started, but its name
+# how IMAGE [DOCKER OPTION...]: everything that determines how a container is started, except its name
 how() {
     image=$1
     shift
     echo "$(docker image inspect --format '{{.Id}}' "softengheigvd/$image") $*"
 }
 
-# is_kept NAME IMAGE [DOCKER OPTION...]: true if the container runs on this network as it would be started now.
+# is_kept NAME IMAGE [DOCKER OPTION...]: true if the container runs on this network, just as it would be started now.
 is_kept() {
     name=$1
     shift
@@ -125,7 +125,7 @@ is_kept() {
         lab_containers --format '{{.Names}}' | grep -qxF "$name"
 }
 
-# why_replaced NAME IMAGE: why a container is not kept
+# why_replaced NAME IMAGE: prints why a container is not kept.
 why_replaced() {
     state=$(docker container inspect --format "{{.State.Running}} {{index .Config.Labels \"$how_label\"}}" "$1" 2>/dev/null) || state=none
     case $state in
@@ -137,7 +137,7 @@ why_replaced() {
     esac
 }
 
-# Stops containers, which finish what they do, and removes them. One may be gone by itself when it has stopped.
+# Stops containers, which finish their requests, and removes them. One started with --rm is gone once it has stopped.
 stop_containers() {
     docker stop "$@" >/dev/null || die "$*: not stopped"
     docker rm --force --volumes "$@" >/dev/null 2>&1 || true
@@ -150,7 +150,7 @@ run() {
     image=$2
     shift 2
     say "starting $name"
-    # In a session of its own: at Ctrl-C in the middle of it, Docker could make the container after the clean-up.
+    # In its own session: on Ctrl-C halfway through, Docker could create the container after the cleanup.
     error=$(setsid --wait docker run --detach --name "$name" --hostname "$name" --label "$how_label=$how" --network "$network" --network-alias serf-cluster \
         --read-only --cap-drop ALL --security-opt no-new-privileges ${engine_options:+"$engine_options"} \
         --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
@@ -161,7 +161,7 @@ run() {
 
 publish() { echo "${BIND:+$BIND:}$1:$2"; }
 
-# Asks the balancer, from inside the first node, until each node has answered.
+# Sends requests to the balancer from inside the first node until each node has answered.
 wait_for_nodes() {
     docker exec -i "${prefix}s1" node - "http://$ha/" "$nodes" <<'SCRIPT'
 const [url, wanted] = [process.argv[2], Number(process.argv[3])];
@@ -183,12 +183,12 @@ setInterval(() => console.log(`    ${hosts.size} of ${wanted} answer`), 5_000).u
 SCRIPT
 }
 
-# Port $1 of the balancer as a person would type it.
+# Prints the address of the balancer's port $1 for a browser.
 where() {
     docker port "$ha" "$1" | head -n 1 | sed 's/^0\.0\.0\.0:/localhost:/'
 }
 
-# Stops the containers of the lab that are not $wanted.
+# Stops the containers of the lab that are not in $wanted.
 stop_others() {
     set --
     for name in $(lab_containers --format '{{.Names}}'); do
@@ -217,18 +217,18 @@ start() {
     # shellcheck disable=SC2086 # nothing, or one option
     ./build-images.sh $no_key
 
-    # The template as it is here, so that it can be changed while the lab runs.
+    # Mounts the template, so that it can be edited while the lab is running.
     set -- ha --volume "$PWD/ha/config:/config:ro" \
         -p "$(publish "$http_port" 80)" -p "$(publish "$stats_port" 1936)" -p "$(publish "$socket_port" 9999)"
     if is_kept "$ha" "$@"; then
         say "keeping $ha"
     else
         old=$(lab_containers --format '{{.Names}}' | tr '\n' ' ')
-        [ -z "$old" ] || say "$(why_replaced "$ha" ha): removing ${old% }, to start anew"
+        [ -z "$old" ] || say "$(why_replaced "$ha" ha): removing ${old% } to start again"
         trap 'exit 129' HUP
         trap 'exit 130' INT
         trap 'exit 143' TERM
-        trap 'down' EXIT # whatever goes wrong from here on, nothing stays half-started
+        trap 'down' EXIT # if anything fails from here on, leave nothing half-started
         remove_containers
         network_exists || docker network create "$network" >/dev/null
         run "$ha" "$@"
@@ -255,7 +255,7 @@ start() {
     cat <<TEXT
 ==> Nodes that answer: $nodes. Open:
       http://$(where 80)/      JSON from one of the nodes
-      http://$(where 1936)/    HAProxy's statistics; also at $(where 9999), for commands such as 'show stat'
+      http://$(where 1936)/    HAProxy's statistics; $(where 9999) takes commands such as 'show stat'
     Try next:
       docker run -d --network $network --name $next softengheigvd/webapp
       docker exec $ha show-nodes
@@ -280,5 +280,5 @@ case $nodes in
     -h | --help) help ;;
     down) down ;;
     [1-9] | [1-4][0-9] | 50) start ;;
-    *) die "'$nodes': must be a number of nodes, 1 to 50, or down; see --help" ;;
+    *) die "'$nodes': must be the number of nodes, 1 to 50, or down; see --help" ;;
 esac

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Runs the tests. Installs what they lack, uses names, networks and ports of its
-# own, and removes what it started.
+# Runs the tests. Installs what they need, uses its own names, networks and
+# ports, and removes what it started.
 #
-# Usage: ./test.sh [PART...]    (as root; all parts but `bare` unless given)
+# Usage: ./test.sh [PART...]    (as root; default: all parts except bare)
 #
-# lint          formatting and lints, by the oldest Rust that the code supports
-# unit          unit and black-box tests of the tools
+# lint          formatting and lints, with the oldest Rust that is supported
+# unit          unit tests and black-box tests of the tools
 # fuzz          each fuzz target for 10 s
-# containers    the web application in its image, and the whole in containers
-# churn         no request lost while everything changes
+# containers    the web application in its image, and everything in containers
+# churn         no request is lost while everything changes
 # bare          both commands of the README on bare Debian 12 and 13 machines,
 #               in systemd-nspawn; takes an hour
 set -eu
@@ -17,19 +17,19 @@ cd "$(dirname "$0")"
 
 results=target/test-results.log
 
-# What the tests themselves need: the programs that the tools talk to, and the linters.
+# Installs the programs that the tools talk to, and the linters.
 install_missing() {
     missing=
     for program in haproxy serf strace faketime shellcheck docker-compose chromium jq pngquant; do
         have "$program" || missing="$missing $program"
     done
     have man || missing="$missing man-db"
-    have c++ || missing="$missing g++" # the fuzzer is written in it
+    have c++ || missing="$missing g++" # for libFuzzer
     # shellcheck disable=SC2086 # a list of packages
     ./provision.sh $missing
 }
 
-# Runs a command, shows what it prints, and keeps that for the count at the end.
+# Runs a command, shows its output, and keeps it for the count at the end.
 counted() {
     status=$results.status
     { "$@" 2>&1 && echo 0 >"$status" || echo 1 >"$status"; } | tee -a "$results"
@@ -37,7 +37,7 @@ counted() {
 }
 
 lint() {
-    # Found by their first line: git would list nothing of a clone that belongs to another user.
+    # Found by their first line, because git refuses to list files in another user's clone.
     scripts=$(find . \( -name .git -o -name target \) -prune -o -type f -exec awk 'FNR == 1 && /^#!.*[\/ ]sh$/ { print FILENAME } { nextfile }' {} +)
     # shellcheck disable=SC2086 # a list of files
     shellcheck -x $scripts
@@ -58,7 +58,7 @@ fuzz() { SEED=1 ./fuzz/run 10; }
 
 containers() {
     ./build-images.sh
-    # As root: the clone may be nobody else's to read.
+    # As root: other users may not be able to read the clone.
     counted docker run --rm --name e2e-webapp --user 0 --entrypoint node --workdir /app \
         --volume "$PWD/webapp/app:/app:ro" softengheigvd/webapp --test --test-reporter=tap
     counted cargo test --locked --no-fail-fast -p e2e
@@ -71,7 +71,7 @@ churn() {
 
 bare() { counted crates/e2e/bare; }
 
-# Removes what tests that failed or were interrupted left behind, and counts the tests.
+# Removes what failed or interrupted tests left behind, and prints the counts.
 finish() {
     code=$?
     docker ps --all --quiet --filter name=^/e2e | xargs -r docker rm --force --volumes >/dev/null
@@ -82,7 +82,7 @@ finish() {
         /^# fail / { failed += $3 }
         /^[0-9]+ passed, [0-9]+ failed/ { passed += $1; failed += $3; skipped += $5 }
         END {
-            if (code && !failed) failed = 1 # what has no count of its own
+            if (code && !failed) failed = 1 # a part without a count failed
             print passed + 0 " passed, " failed + 0 " failed" (skipped ? ", " skipped " skipped" : "")
         }' "$results"
 }

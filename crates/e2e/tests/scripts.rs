@@ -186,7 +186,7 @@ fn a_balancer_that_was_started_by_hand_is_replaced_and_that_is_said_first() {
     assert!(started.status.success(), "{}", out(&started));
     let said = text(&started.stdout);
     let removing =
-        format!("==> {0}ha was started by hand: removing {0}s7 {0}ha, to start anew\n==> starting {0}ha\n", lab.prefix);
+        format!("==> {0}ha was started by hand: removing {0}s7 {0}ha to start again\n==> starting {0}ha\n", lab.prefix);
     assert!(said.contains(&removing), "{said}");
     assert_eq!(lab.containers(), ["ha", "s1"]);
     for name in ["ha", "s1"].map(|name| format!("{}{name}", lab.prefix)) {
