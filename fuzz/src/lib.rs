@@ -66,8 +66,8 @@ pub fn check_rendered(nodes: &BTreeMap<NodeName, Node>) {
     assert_eq!(config.irregular, None, "{text}");
     assert_eq!(config.rest, empty.rest, "{text}");
     assert_eq!(text.lines().count(), EMPTY.lines().count() + nodes.len(), "{text}");
-    let keys = nodes.keys().map(|name| ServerKey { backend: "nodes", server: name.as_str() });
-    assert!(config.servers.keys().copied().eq(keys), "{text}");
+    let keys = nodes.keys().map(|name| ServerKey::new("nodes", name.as_str()));
+    assert!(config.servers.keys().cloned().eq(keys), "{text}");
     for (key, line) in &config.servers {
         assert_eq!(line.to_string().split(' ').count(), 18, "{key} {line}");
         let settings = line.settings();

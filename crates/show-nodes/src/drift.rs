@@ -139,8 +139,8 @@ impl Found {
                 (Some(wanted), Some(found)) if wanted != found => format!("the file has {found}, the template gives {wanted}"),
                 _ => continue,
             };
-            let endpoint = wanted.or(found).map_or("", |line: &ServerLine| line.address);
-            match nodes.whose(key.server, endpoint) {
+            let endpoint = wanted.or(found).map_or("", |line: &ServerLine| &line.address);
+            match nodes.whose(&key.server, endpoint) {
                 Some(name) => self.add(Some(&name), "file", what, &format!("{SYNC}; if it stays, show-nodes {name} tells why")),
                 None => others = true,
             }
@@ -158,11 +158,11 @@ impl Found {
         let mut told = BTreeSet::new();
         // In maintenance and only waiting for its last connections, a server is where it should be.
         for command in commands.iter().filter(|command| command.action != Action::DeleteWhenIdle) {
-            let server = command.server.rsplit_once('/').map_or(command.server.as_str(), |(_, server)| server);
-            let mut owner = nodes.rows.values().filter(|row| row.servers.iter().any(|running| running.server == command.server));
+            let (key, server) = (command.server.to_string(), &command.server.server);
+            let mut owner = nodes.rows.values().filter(|row| row.servers.iter().any(|running| running.server == key));
             let name =
-                owner.next().map_or_else(|| nodes.whose(server, "").unwrap_or_else(|| server.to_owned()), |row| row.name.clone());
-            if told.insert(command.server.clone()) {
+                owner.next().map_or_else(|| nodes.whose(server, "").unwrap_or_else(|| server.clone()), |row| row.name.clone());
+            if told.insert(key) {
                 let what = match command.action {
                     Action::Add(_) => "in the file, but not in HAProxy".to_owned(),
                     Action::Maintain => "in HAProxy, but not in the file".to_owned(),

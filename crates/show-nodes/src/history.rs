@@ -5,6 +5,7 @@ use std::path::Path;
 use lb_core::members::containers::parse_in_container;
 use lb_core::os::escape::Quoted;
 use lb_core::os::read_file::read;
+use lb_core::publish::summary::{How, Summary};
 use serde::Serialize;
 
 /// Most lines that are told; the last ones count.
@@ -102,22 +103,18 @@ fn is_about(message: &str, name: &str) -> bool {
 
 /// What a publish did to the node.
 fn sentence(entry: &Entry, name: &str) -> Option<String> {
-    let value = |key: &str| {
-        let mut words = entry.message.split(' ');
-        words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-    };
-    let generation = value("generation").filter(|_| entry.message.starts_with("published "))?;
-    let has = |key: &str| value(key).is_some_and(|names| names.split(',').any(|other| other == name));
-    let waiting = if has("waiting") { ", then it had something to finish" } else { "" };
+    let summary: Summary = entry.message.parse().ok()?;
+    let lists: Vec<_> = summary.lists_with(name).collect();
+    let waiting = if lists.contains(&"waiting") { ", then it had something to finish" } else { "" };
     let deeds =
         [("added", "put in"), ("removed", "taken out"), ("changed", "changed"), ("finished", "had finished, and was deleted")];
-    let deed = deeds.iter().find(|(key, _)| has(key)).map(|(_, deed)| deed)?;
-    let how = match value("applied") {
-        Some("run-time") => "at run time",
-        Some("reload") => "by a reload",
-        _ => "in the file only",
+    let deed = deeds.iter().find(|(list, _)| lists.contains(list)).map(|(_, deed)| deed)?;
+    let how = match summary.how {
+        How::RunTime => "at run time",
+        How::Reload => "by a reload",
+        How::File => "in the file only",
     };
-    let cause = value("cause").unwrap_or("?");
+    let Summary { cause, generation, .. } = &summary;
     Some(format!("{deed} {} by {} (cause: {cause}), {how}, generation {generation}{waiting}", entry.time, entry.tool))
 }
 
@@ -128,11 +125,11 @@ mod tests {
     const LOG: &str = "\
 2026-01-01T00:00:01Z sync-nodes: s1 172.18.0.2 is there
 2026-01-01T00:00:01Z sync-nodes: s10 172.18.0.3 is there
-2026-01-01T00:00:01Z sync-nodes: published generation=3 cause=agent-log applied=run-time added=s1,s10 commands=6 total_ms=2.11
+2026-01-01T00:00:01Z sync-nodes: published generation=3 cause=agent-log applied=run-time added=s1,s10 commands=6 total_ms=2.110
 2026-01-01T00:00:02Z sync-nodes: member 'a/b' refused: name 'a/b' is not 1 to 128 of
 2026-01-01T00:00:03Z sync-nodes: member 's1' refused: weight 'x' is not 0 to 256
 2026-01-01T00:00:03Z sync-nodes: s1 is gone
-2026-01-01T00:00:03Z sync-nodes: published generation=4 cause=timer applied=run-time removed=s1 waiting=s1 commands=1 total_ms=2.11
+2026-01-01T00:00:03Z sync-nodes: published generation=4 cause=timer applied=run-time removed=s1 waiting=s1 commands=1 total_ms=2.110
 ";
 
     #[test]

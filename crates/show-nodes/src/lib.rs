@@ -13,7 +13,7 @@ use lb_core::members::RoleOptions;
 use lb_core::members::containers::Containers;
 use lb_core::os::atomic_file::replace;
 use lb_core::publish::PublishOptions;
-use lb_core::publish::stats::{Stats, stats_path};
+use lb_core::publish::stats::{Stats, last_sync, stats_path};
 use lb_core::tool::RunOptions;
 use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool};
@@ -156,13 +156,14 @@ impl ShowNodes {
     fn text(&self, view: &View, containers: &mut Containers) -> (String, Exit) {
         let differs = !view.drift.is_empty() || !view.states.unreadable().is_empty();
         let exit = if differs { Exit::Failed } else { Exit::Done };
-        let counters = || Stats::load(&stats_path(&self.options.process.master_socket));
+        let master = &self.options.process.master_socket;
+        let stats = || Stats::load(&stats_path(master));
         let style = Style::of_stdout();
         match &self.name {
-            _ if self.metrics => (metrics::metrics(view, &counters()), Exit::Done),
+            _ if self.metrics => (metrics::metrics(view, &stats(), last_sync(master)), Exit::Done),
             Some(name) => text::one(view, name, &self.run_options.log_file, self.json, style)
                 .unwrap_or_else(|| (text::no_node(name, view.states.role_of(name, containers), &self.role.role), Exit::Failed)),
-            None if self.json => (text::json(view, counters().generation()), exit),
+            None if self.json => (text::json(view, stats().generation()), exit),
             None => (text::all(view, style), exit),
         }
     }

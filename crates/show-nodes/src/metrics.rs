@@ -10,7 +10,7 @@ use crate::nodes::Row;
 
 /// All metrics; those of a state that cannot be read are left out.
 #[must_use]
-pub fn metrics(view: &View, counters: &Stats) -> String {
+pub fn metrics(view: &View, stats: &Stats, last_sync: Option<u64>) -> String {
     let mut text = Text::default();
     let (states, rows) = (&view.states, || view.nodes.rows.values());
 
@@ -52,15 +52,15 @@ pub fn metrics(view: &View, counters: &Stats) -> String {
     }
 
     text.head("lb_publishes_total", "counter", "Publishes that changed something, by the way in which they were applied");
-    for (applied, count) in [("run-time", counters.run_time), ("reload", counters.reload), ("file", counters.file)] {
+    for (applied, count) in [("run-time", stats.run_time), ("reload", stats.reload), ("file", stats.file)] {
         text.sample("lb_publishes_total", &[("applied", applied)], count);
     }
     text.head("lb_publish_failures_total", "counter", "Publishes that failed");
-    text.sample("lb_publish_failures_total", &[], counters.failed);
+    text.sample("lb_publish_failures_total", &[], stats.failed);
     text.head("lb_publish_duration_seconds", "summary", "Time that the publishes took which changed something");
-    text.sample("lb_publish_duration_seconds_sum", &[], Duration::from_micros(counters.micros).as_secs_f64());
-    text.sample("lb_publish_duration_seconds_count", &[], counters.generation());
-    if let Some(synced) = counters.synced {
+    text.sample("lb_publish_duration_seconds_sum", &[], Duration::from_micros(stats.micros).as_secs_f64());
+    text.sample("lb_publish_duration_seconds_count", &[], stats.generation());
+    if let Some(synced) = last_sync {
         text.head("lb_last_sync_timestamp_seconds", "gauge", "When all was last made equal to the member list, since 1970");
         text.sample("lb_last_sync_timestamp_seconds", &[], synced);
     }

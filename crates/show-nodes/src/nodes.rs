@@ -34,12 +34,12 @@ pub struct Row {
     /// A server of it is in the file.
     pub in_file: bool,
     /// Its servers in the running HAProxy.
-    pub servers: Vec<LastApplied>,
+    pub servers: Vec<RunningServer>,
 }
 
 /// A server of the running HAProxy.
 #[derive(Debug, Serialize)]
-pub struct LastApplied {
+pub struct RunningServer {
     /// `<backend>/<name>`
     pub server: String,
     /// In HAProxy's words: `UP`, `DOWN`, `MAINT`, `DRAIN` …
@@ -153,12 +153,12 @@ impl Nodes {
         let Ok(file) = &states.file else { return };
         let rendered = Config::parse(states.rendered.as_deref().unwrap_or(file));
         for (key, line) in &Config::parse(file).servers {
-            match self.whose(key.server, line.address) {
+            match self.whose(&key.server, &line.address) {
                 Some(name) => self.row(&name).in_file = true,
                 // A leftover has no line in what the template gives; one that has is the template's own.
                 None if rendered.servers.contains_key(key) => drop(self.fixed.insert(key.to_string())),
                 None => {
-                    let row = self.row(key.server);
+                    let row = self.row(&key.server);
                     row.in_file = true;
                     row.address = line.address.rsplit_once(':').map(|(address, _)| address.to_owned());
                 }
@@ -181,7 +181,7 @@ impl Nodes {
         if row.weight.is_none() {
             row.weight = server.weight.map(|weight| weight.to_string());
         }
-        row.servers.push(LastApplied {
+        row.servers.push(RunningServer {
             server: key,
             state: server.status.clone(),
             since: server.since,

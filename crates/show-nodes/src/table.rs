@@ -87,7 +87,7 @@ fn yes(yes: bool) -> String {
 }
 
 /// What the servers of a node say, once if all say the same.
-fn of_servers(row: &Row, what: fn(&crate::nodes::LastApplied) -> Option<String>) -> String {
+fn of_servers(row: &Row, what: fn(&crate::nodes::RunningServer) -> Option<String>) -> String {
     let mut words: Vec<String> = row.servers.iter().filter_map(what).collect();
     words.dedup();
     or_dash(Some(&words.join(", ")))

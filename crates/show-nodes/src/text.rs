@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::View;
 use crate::drift::Drift;
 use crate::history::{History, Log};
-use crate::nodes::{LastApplied, Row};
+use crate::nodes::{Row, RunningServer};
 use crate::table::{Colour, Style, printable, table};
 
 /// The table of all nodes, and below it what differs.
@@ -162,7 +162,7 @@ fn where_it_is(row: &Row, unknown: &[&str], line: &mut impl FnMut(&str, &str)) {
     }
 }
 
-fn state(server: &LastApplied) -> String {
+fn state(server: &RunningServer) -> String {
     let mut text = format!("{} {}", server.server, server.state);
     if let Some(seconds) = server.since {
         text += &format!(" for {}", humantime::format_duration(std::time::Duration::from_secs(seconds)));

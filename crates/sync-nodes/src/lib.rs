@@ -17,8 +17,8 @@ use lb_core::os::escape::Quoted;
 use lb_core::publish::PublishOptions;
 use lb_core::publish::lock::Lock;
 use lb_core::publish::publish;
-use lb_core::publish::stats::note_sync;
-use lb_core::registry::reconcile::{Absent, Change, sync};
+use lb_core::publish::stats::record_sync;
+use lb_core::registry::reconcile::{Absent, Change, reconcile};
 use lb_core::tool::RunOptions;
 use lb_core::tool::handler::too_many;
 use lb_core::tool::reporter::Reporter;
@@ -127,13 +127,13 @@ impl SyncNodes {
         let mut refused = false;
         let mut came = BTreeSet::new();
         let published = publish(&self.options, &lock, |registry| {
-            let change = sync(registry, list, absent, self.role.max_nodes)?;
+            let change = reconcile(registry, list, absent, self.role.max_nodes)?;
             refused = self.say(&change, list, reporter);
             came = change.came;
             Ok(())
         })?;
         reporter.published(&published, cause);
-        note_sync(&self.options.process.master_socket);
+        record_sync(&self.options.process.master_socket);
         drop(lock);
         name_containers(&came, list, reporter);
         Ok(if refused || !published.left_out.is_empty() { Exit::Refused } else { Exit::Done })

@@ -1,10 +1,11 @@
 //! The text of `haproxy.cfg`, as far as it must be understood: its server lines, and the rest.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::mem;
 
+mod server;
 pub mod template;
+
+pub use server::{NoAddress, ServerKey, ServerLine, Settings};
 
 /// Keywords that begin a section (HAProxy 3.0 configuration manual).
 const SECTIONS: [&str; 18] = [
@@ -28,117 +29,11 @@ const SECTIONS: [&str; 18] = [
     "userlist",
 ];
 
-/// Which server: `backend/name`, as HAProxy's command line has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServerKey<'a> {
-    /// Name of the `backend` or `listen` section.
-    pub backend: &'a str,
-    /// Name of the server.
-    pub server: &'a str,
-}
-
-impl fmt::Display for ServerKey<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.backend, self.server)
-    }
-}
-
-/// What a `server` line says after the name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServerLine<'a> {
-    /// Address and port as written.
-    pub address: &'a str,
-    /// The rest of the line: all further words.
-    pub arguments: &'a str,
-}
-
-/// What a `server` line says about a server's state, which commands can change.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Settings<'a> {
-    /// The value of `weight`; of two, HAProxy takes the last.
-    pub weight: Option<&'a str>,
-    /// It has health checks.
-    pub check: bool,
-    /// It starts in maintenance.
-    pub disabled: bool,
-}
-
-/// What a word of a server line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Keyword,
-    /// The value of `weight`.
-    Weight,
-    /// The value of a keyword that takes any text.
-    Text,
-}
-
-impl<'a> ServerLine<'a> {
-    /// The words without `weight` and its value: what can only be changed by making the server anew.
-    pub fn fixed(&self) -> impl Iterator<Item = &'a str> {
-        let keep = |&(kind, word): &(Kind, &str)| kind == Kind::Text || (kind == Kind::Keyword && word != "weight");
-        self.words().filter(keep).map(|(_, word)| word)
-    }
-
-    /// What the line says about a server's state.
-    #[must_use]
-    pub fn settings(&self) -> Settings<'a> {
-        let mut settings = Settings::default();
-        for word in self.words() {
-            match word {
-                (Kind::Weight, weight) => settings.weight = Some(weight),
-                (Kind::Keyword, "check") => settings.check = true,
-                (Kind::Keyword, "disabled") => settings.disabled = true,
-                _ => {}
-            }
-        }
-        settings
-    }
-
-    /// The words, told apart as far as needed: `cookie check` is no health check, but a node that is named so.
-    fn words(&self) -> impl Iterator<Item = (Kind, &'a str)> {
-        let mut next = Kind::Keyword;
-        self.arguments.split_ascii_whitespace().map(move |word| {
-            let kind = mem::replace(&mut next, Kind::Keyword);
-            if kind == Kind::Keyword {
-                next = after(word);
-            }
-            (kind, word)
-        })
-    }
-}
-
-/// What comes after a keyword (HAProxy 3.0 configuration manual, section 5.2).
-fn after(keyword: &str) -> Kind {
-    match keyword {
-        "weight" => Kind::Weight,
-        "agent-send" | "check-sni" | "cookie" | "guid" | "namespace" | "redir" | "resolvers" | "sni" | "track" | "verifyhost" => {
-            Kind::Text
-        }
-        _ => Kind::Keyword,
-    }
-}
-
-impl fmt::Display for ServerLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.address)?;
-        self.arguments.split_whitespace().try_for_each(|word| write!(f, " {word}"))
-    }
-}
-
 /// Splits off the first word of a line.
 fn word(line: &str) -> (&str, &str) {
     let line = line.trim_ascii_start();
     let end = line.bytes().position(|b| b.is_ascii_whitespace()).unwrap_or(line.len());
     line.split_at(end)
-}
-
-/// Reads what a `server` line has after that keyword: the server's name, its address, and the rest.
-#[must_use]
-pub fn parse_server(line: &str) -> Option<(&str, ServerLine<'_>)> {
-    let (server, rest) = word(line);
-    let (address, arguments) = word(rest);
-    (!address.is_empty()).then(|| (server, ServerLine { address, arguments: arguments.trim_ascii() }))
 }
 
 /// Whether `server` in a section that begins with this keyword is one: in `peers` it is something else.
@@ -150,7 +45,7 @@ fn has_servers(section: &str) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config<'a> {
     /// The servers of all `backend` and `listen` sections.
-    pub servers: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
+    pub servers: BTreeMap<ServerKey, ServerLine>,
     /// All other lines, without comments and indentation.
     pub rest: Vec<&'a str>,
     /// Sections whose servers take defaults from a `default-server` line, which a server added at run time does not.
@@ -199,7 +94,7 @@ impl<'a> Config<'a> {
     }
 
     /// Reads a `server` line.
-    fn server(&mut self, section: &mut Section<'a>, line: &'a str, is_plain: bool) -> Option<(ServerKey<'a>, ServerLine<'a>)> {
+    fn server(&mut self, section: &mut Section<'a>, line: &str, is_plain: bool) -> Option<(ServerKey, ServerLine)> {
         section.has_server = true;
         // Quotes, escapes and variables would need HAProxy's own reading of the line.
         if !is_plain {
@@ -208,16 +103,17 @@ impl<'a> Config<'a> {
         if section.conditions > 0 {
             self.irregular.get_or_insert_with(|| format!("a server line of {} is under a condition", section.name));
         }
-        let Some((server, line)) = parse_server(line) else {
+        let (server, line) = word(line);
+        let Ok(line) = line.parse() else {
             self.irregular.get_or_insert_with(|| format!("a server line of {} has no address", section.name));
             return None;
         };
-        Some((ServerKey { backend: section.name, server }, line))
+        Some((ServerKey::new(section.name, server), line))
     }
 
     /// Takes the servers that were found. They are sorted at once: one by one costs ten times as much.
-    fn take(&mut self, mut servers: Vec<(ServerKey<'a>, ServerLine<'a>)>) {
-        servers.sort_by_key(|(key, _)| *key);
+    fn take(&mut self, mut servers: Vec<(ServerKey, ServerLine)>) {
+        servers.sort_by(|(a, _), (b, _)| a.cmp(b));
         if let Some(key) = servers.iter().zip(servers.iter().skip(1)).find(|((a, _), (b, _))| a == b).map(|((key, _), _)| key) {
             self.irregular.get_or_insert_with(|| format!("server {key} is there twice"));
         }
@@ -308,9 +204,9 @@ peers p
     server local
 ";
 
-    fn key(text: &str) -> ServerKey<'_> {
+    fn key(text: &str) -> ServerKey {
         let (backend, server) = text.split_once('/').unwrap();
-        ServerKey { backend, server }
+        ServerKey::new(backend, server)
     }
 
     #[test]
@@ -344,7 +240,7 @@ peers p
     fn a_node_that_is_named_like_a_keyword_is_no_keyword() {
         for name in ["check", "disabled", "weight"] {
             let text = format!("backend nodes\n server {name} 1.1.1.1:1 cookie {name} inter 1s weight 1 weight 5\n");
-            let line = Config::parse(&text).servers[&ServerKey { backend: "nodes", server: name }];
+            let line = &Config::parse(&text).servers[&ServerKey::new("nodes", name)];
             assert_eq!(line.settings(), Settings { weight: Some("5"), ..Settings::default() }, "{name}");
             assert_eq!(line.fixed().collect::<Vec<_>>(), ["cookie", name, "inter", "1s"]);
         }

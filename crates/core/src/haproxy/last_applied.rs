@@ -5,11 +5,13 @@
 //! id and start time: after a restart, or a reload by somebody else, it holds no more, and it is simply not known what
 //! runs.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::config::{ServerKey, ServerLine, parse_server};
+use crate::config::{ServerKey, ServerLine};
 use crate::os::atomic_file::Staged;
 use crate::os::read_file::read_text;
 
@@ -51,9 +53,8 @@ pub enum Reader {
 pub struct LastApplied {
     /// The text of the configuration that it runs in effect.
     pub text: String,
-    /// Servers that are no more in the configuration and wait, in maintenance, for their last connections to end:
-    /// `<backend>/<server> <address> <arguments>` of each.
-    pub leaving: Vec<String>,
+    /// Servers that are no longer in the configuration and wait, in maintenance, for their last connections to end.
+    pub leaving: BTreeMap<ServerKey, ServerLine>,
 }
 
 impl LastApplied {
@@ -71,17 +72,12 @@ impl LastApplied {
             "master" => Reader::Master(process),
             _ => return None,
         };
-        let leaving = head.map(|line| line.strip_prefix("leaving ").map(str::to_owned));
+        let leaving = head.map(|line| {
+            let (backend, line) = line.strip_prefix("leaving ")?.split_once('/')?;
+            let (server, line) = line.split_once(' ')?;
+            Some((ServerKey::new(backend, server), line.parse().ok()?))
+        });
         Some((reader, Self { text, leaving: leaving.collect::<Option<_>>()? }))
-    }
-
-    /// The leaving servers, read.
-    pub fn leaving(&self) -> impl Iterator<Item = (ServerKey<'_>, ServerLine<'_>)> {
-        self.leaving.iter().filter_map(|line| {
-            let (backend, rest) = line.split_once('/')?;
-            let (server, line) = parse_server(rest)?;
-            Some((ServerKey { backend, server }, line))
-        })
     }
 
     /// Records that `reader` runs this.
@@ -94,9 +90,9 @@ impl LastApplied {
             Reader::Master(process) => ("master", process),
         };
         let mut head = format!("{kind} {} {}", process.pid, process.start);
-        for line in &self.leaving {
-            head.push_str("\nleaving ");
-            head.push_str(line);
+        for (key, line) in &self.leaving {
+            // A string takes all that is written to it.
+            let _ = write!(head, "\nleaving {key} {line}");
         }
         head.push_str("\n\n");
         Staged::write(path, &[head.as_bytes(), self.text.as_bytes()], 0o600)?.commit()
@@ -120,10 +116,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("running.cfg");
         let process = ProcessId::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
-        let leaving = vec!["nodes/s1 172.18.0.2:3000 check weight 5".to_owned()];
+        let leaving = BTreeMap::from([(ServerKey::new("nodes", "s1"), "172.18.0.2:3000 check weight 5".parse().unwrap())]);
         let running = LastApplied { text: "global\n\n    maxconn 5\n".to_owned(), leaving };
-        let (key, line) = running.leaving().next().unwrap();
-        assert_eq!(format!("{key} {line}"), running.leaving[0]);
         for reader in [Reader::Worker(process), Reader::Master(process)] {
             running.store(&path, reader).unwrap();
             assert_eq!(LastApplied::load(&path), Some((reader, running.clone())));

@@ -3,6 +3,8 @@
 //! HAProxy works on its answer while the caller does something else: the worker that the record names is asked at
 //! once, on its own socket, and who it is with it. If that is another one, the master is asked for the right one.
 
+use std::collections::BTreeMap;
+
 use nix::unistd::getppid;
 
 use crate::haproxy::ProcessOptions;
@@ -27,7 +29,7 @@ pub(crate) struct Process {
     /// Its answer to [`SERVERS`].
     pub servers: String,
     /// What it is known to run.
-    pub running: Option<LastApplied>,
+    pub last_applied: Option<LastApplied>,
     /// The record names this worker itself.
     pub is_recorded: bool,
 }
@@ -54,13 +56,13 @@ impl<'a> Observation<'a> {
                 (session, servers)
             }
         };
-        let record = self.record.filter(|(reader, running)| match reader {
+        let record = self.record.filter(|(reader, last_applied)| match reader {
             // Somebody may have written the file by hand while HAProxy was about to read it.
-            Reader::Master(_) if file != Some(&running.text) => false,
+            Reader::Master(_) if file != Some(&last_applied.text) => false,
             _ => session.is(*reader),
         });
         let is_recorded = matches!(record, Some((Reader::Worker(_), _)));
-        Ok(Some(Process { session, servers, running: record.map(|(_, running)| running), is_recorded }))
+        Ok(Some(Process { session, servers, last_applied: record.map(|(_, last_applied)| last_applied), is_recorded }))
     }
 }
 
@@ -68,7 +70,7 @@ impl<'a> Observation<'a> {
 /// That it cannot be recorded costs a reload later, and nothing else.
 pub(crate) fn record_start(options: &ProcessOptions, text: String) {
     if let Some(master) = ProcessId::of_pid(getppid().as_raw()) {
-        let running = LastApplied { text, leaving: Vec::new() };
+        let running = LastApplied { text, leaving: BTreeMap::new() };
         let _ = running.store(&record_path(&options.master_socket), Reader::Master(master));
     }
 }

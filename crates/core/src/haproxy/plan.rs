@@ -24,8 +24,8 @@ pub enum Plan {
 /// One command to the worker about one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The server, `<backend>/<name>`.
-    pub server: String,
+    /// The server.
+    pub server: ServerKey,
     /// What is done to it.
     pub action: Action,
 }
@@ -87,7 +87,7 @@ impl Action {
 /// Compares what shall run, the text `wanted`, with what runs: `running` is what the worker is known to have read,
 /// `servers` what it has now, whoever changed it.
 #[must_use]
-pub fn plan(wanted: &str, running: Option<&LastApplied>, servers: &BTreeMap<ServerKey<'_>, Server>) -> Plan {
+pub fn plan(wanted: &str, running: Option<&LastApplied>, servers: &BTreeMap<ServerKey, Server>) -> Plan {
     let Some(running) = running else {
         return Plan::Reload("it is not known what this HAProxy process has read".to_owned());
     };
@@ -99,7 +99,7 @@ pub fn plan(wanted: &str, running: Option<&LastApplied>, servers: &BTreeMap<Serv
         let same = known.servers == wanted.servers && known.irregular == wanted.irregular;
         return if same { Plan::Commands(Vec::new()) } else { Plan::Reload(reason.clone()) };
     }
-    Comparison { wanted: &wanted, known: &known.servers, leaving: running.leaving().collect(), servers }.plan()
+    Comparison { wanted: &wanted, known: &known.servers, leaving: &running.leaving, servers }.plan()
 }
 
 /// What is different, told by one line: where a line is gone, the ones after it are not to blame.
@@ -124,9 +124,9 @@ fn first_difference(known: &[&str], wanted: &[&str]) -> String {
 
 struct Comparison<'a> {
     wanted: &'a Config<'a>,
-    known: &'a BTreeMap<ServerKey<'a>, ServerLine<'a>>,
-    leaving: BTreeMap<ServerKey<'a>, ServerLine<'a>>,
-    servers: &'a BTreeMap<ServerKey<'a>, Server>,
+    known: &'a BTreeMap<ServerKey, ServerLine>,
+    leaving: &'a BTreeMap<ServerKey, ServerLine>,
+    servers: &'a BTreeMap<ServerKey, Server>,
 }
 
 impl Comparison<'_> {
@@ -134,7 +134,7 @@ impl Comparison<'_> {
         let mut commands = Vec::new();
         for (key, line) in &self.wanted.servers {
             match self.server(key, line, self.servers.get(key)) {
-                Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { server: key.to_string(), action })),
+                Ok(actions) => commands.extend(actions.into_iter().map(|action| Command { server: key.clone(), action })),
                 Err(reason) => return Plan::Reload(reason),
             }
         }
@@ -142,7 +142,7 @@ impl Comparison<'_> {
         for (key, server) in self.servers.iter().filter(|(key, _)| !self.wanted.servers.contains_key(key)) {
             let maintain = (!server.is_in_maintenance()).then_some(Action::Maintain);
             commands.extend(
-                maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.to_string(), action }),
+                maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.clone(), action }),
             );
         }
         if commands.len() > MOST {
@@ -152,12 +152,12 @@ impl Comparison<'_> {
     }
 
     /// What must be done for one server of the file: `server` is what the worker has.
-    fn server(&self, key: &ServerKey<'_>, line: &ServerLine<'_>, server: Option<&Server>) -> Result<Vec<Action>, String> {
+    fn server(&self, key: &ServerKey, line: &ServerLine, server: Option<&Server>) -> Result<Vec<Action>, String> {
         let Some(server) = server else {
             return self.add(key, line);
         };
         let known = self.known.get(key).or_else(|| self.leaving.get(key));
-        let moved = match (known, endpoint(line.address)) {
+        let moved = match (known, line.endpoint) {
             (Some(known), _) if known.arguments != line.arguments && !known.fixed().eq(line.fixed()) => {
                 return self.replace(key, line);
             }
@@ -180,7 +180,7 @@ impl Comparison<'_> {
         Ok([moved, self.weigh(key, settings, server), check, state].into_iter().flatten().collect())
     }
 
-    fn weigh(&self, key: &ServerKey<'_>, settings: Settings<'_>, server: &Server) -> Option<Action> {
+    fn weigh(&self, key: &ServerKey, settings: Settings<'_>, server: &Server) -> Option<Action> {
         let written = match settings.weight {
             Some(text) => text.parse().ok()?,
             None if self.has_defaults(key) => return None,
@@ -189,7 +189,7 @@ impl Comparison<'_> {
         (server.weight != written).then_some(Action::Weigh(written))
     }
 
-    fn add(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
+    fn add(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
         if self.has_defaults(key) {
             return Err(format!("server {key} is new, and a server added at run time ignores default-server"));
         }
@@ -199,23 +199,15 @@ impl Comparison<'_> {
         Ok([Some(Action::Add(line.to_string())), check, ready].into_iter().flatten().collect())
     }
 
-    fn replace(&self, key: &ServerKey<'_>, line: &ServerLine<'_>) -> Result<Vec<Action>, String> {
+    fn replace(&self, key: &ServerKey, line: &ServerLine) -> Result<Vec<Action>, String> {
         let mut actions = vec![Action::Maintain, Action::Delete];
         actions.extend(self.add(key, line)?);
         Ok(actions)
     }
 
-    fn has_defaults(&self, key: &ServerKey<'_>) -> bool {
-        self.wanted.with_defaults.contains(&key.backend)
+    fn has_defaults(&self, key: &ServerKey) -> bool {
+        self.wanted.with_defaults.contains(&key.backend.as_str())
     }
-}
-
-/// Address and port of a server line, when both are plain: a name, a socket, a range or an offset is not.
-fn endpoint(address: &str) -> Option<(IpAddr, u16)> {
-    let (ip, port) = address.rsplit_once(':')?;
-    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
-    let digits = port.bytes().all(|b| b.is_ascii_digit());
-    Some((ip.parse().ok()?, port.parse().ok().filter(|_| digits)?))
 }
 
 #[cfg(test)]
@@ -239,8 +231,9 @@ mod tests {
     }
 
     fn run(wanted: &str, known: &str, leaving: &[&str], servers: &[(&str, &str, u16, u32, u32, u32)]) -> Vec<String> {
-        let running =
-            LastApplied { text: known.to_owned(), leaving: leaving.iter().map(|line| format!("nodes/{line}")).collect() };
+        let leaving = leaving.iter().map(|line| line.split_once(' ').unwrap());
+        let leaving = leaving.map(|(server, line)| (ServerKey::new("nodes", server), line.parse().unwrap())).collect();
+        let running = LastApplied { text: known.to_owned(), leaving };
         match plan(wanted, Some(&running), &parse_servers(&actual(servers)).unwrap()) {
             Plan::Commands(commands) => commands.iter().map(ToString::to_string).collect(),
             Plan::Reload(reason) => vec![format!("reload: {reason}")],

@@ -53,7 +53,7 @@ const COLUMNS: [&str; 7] = ["be_name", "srv_name", "srv_addr", "srv_port", "srv_
 
 /// Reads the answer to `show servers state`, or tells `None` when it is not one. Columns are found by their names.
 #[must_use]
-pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey<'_>, Server>> {
+pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey, Server>> {
     let mut lines = answer.lines();
     lines.next().filter(|version| *version == "1")?;
     let names: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
@@ -63,7 +63,7 @@ pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey<'_>, Server>> {
     lines.filter(|line| !line.is_empty()).map(|line| parse_line(line, &wanted)).collect()
 }
 
-fn parse_line<'a>(line: &'a str, wanted: &[Option<usize>]) -> Option<(ServerKey<'a>, Server)> {
+fn parse_line(line: &str, wanted: &[Option<usize>]) -> Option<(ServerKey, Server)> {
     let mut words = [None; COLUMNS.len()];
     // By character: to search for the end of such short words costs more than it saves.
     for (wanted, word) in wanted.iter().zip(line.split(|c: char| c.is_ascii_whitespace())) {
@@ -79,7 +79,7 @@ fn parse_line<'a>(line: &'a str, wanted: &[Option<usize>]) -> Option<(ServerKey<
         admin_state: admin_state?.parse().ok()?,
         check_state: check_state?.parse().ok()?,
     };
-    Some((ServerKey { backend: backend?, server: server? }, server_state))
+    Some((ServerKey::new(backend?, server?), server_state))
 }
 
 #[cfg(test)]

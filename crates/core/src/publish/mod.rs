@@ -1,11 +1,11 @@
 //! Publishing: registry to file to process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::config::Config;
-use crate::config::template::RenderError;
+use crate::config::template::{RenderError, RenderOptions};
+use crate::config::{Config, ServerKey};
 use crate::haproxy::ProcessOptions;
 use crate::haproxy::last_applied::{LastApplied, Reader, record_path};
 use crate::haproxy::observe::{Observation, Process, SERVERS, discard_start, record_start};
@@ -21,13 +21,15 @@ pub mod lock;
 mod options;
 pub mod outcome;
 pub mod stats;
+pub mod summary;
+mod timings;
 
 pub use candidate::Candidate;
 use lock::{Lock, LockError};
 pub use options::PublishOptions;
 pub use outcome::{Applied, Outcome};
-use outcome::{Servers, Timings};
 use stats::{Stats, stats_path};
+use timings::Timings;
 
 /// Permissions of the configuration file: everybody in the container may look at it.
 const MODE: u32 = 0o644;
@@ -66,7 +68,7 @@ pub enum PublishError {
 }
 
 /// Reads the registry, changes it, renders it, replaces the file if it changes, and makes the running HAProxy equal to it.
-/// Nodes because of which HAProxy would refuse the whole are left out. When anything fails, the last good file and process
+/// Nodes that would make HAProxy reject the configuration are excluded. When anything fails, the last good file and process
 /// stay. The caller holds the lock.
 ///
 /// # Errors
@@ -76,37 +78,21 @@ pub fn publish(
     _lock: &Lock,
     change: impl FnOnce(&mut Registry) -> Result<(), RegistryError>,
 ) -> Result<Outcome, PublishError> {
-    counted(&options.process.master_socket, |steps| {
-        // HAProxy works on its answer while the registry is read.
-        let mut look = Some(Observation::begin(&options.process));
-        let rendering = steps.time("render", || {
-            let mut registry = Registry::read(&options.render.nodes_dir)?;
-            change(&mut registry)?;
-            Candidate::of(registry, &options.render, BTreeMap::new())
-        })?;
-        Target::make(&options.process, rendering, steps, |target| {
-            target.apply(look.take().unwrap_or_else(|| Observation::begin(&options.process)), false)
-        })
-    })
+    let mut publisher = Publisher::new(&options.process);
+    let result = publisher.publish(&options.render, change);
+    publisher.count(result)
 }
 
-/// Renders the registry, and replaces the file if it changes, after HAProxy found it valid, without the nodes that it would
-/// refuse; the process is left alone. `settings` are further names for the template. If HAProxy does not run, the
+/// Renders the registry, and replaces the file if it changes and HAProxy finds it valid, without the nodes that it would
+/// reject; the process is left alone. `settings` are further names for the template. If HAProxy does not run, the
 /// caller's parent may be about to become it: then it is known what it reads. The caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
 pub fn write_file(options: &PublishOptions, settings: BTreeMap<String, String>, _lock: &Lock) -> Result<Outcome, PublishError> {
-    counted(&options.process.master_socket, |steps| {
-        let rendering = steps.time("render", || Candidate::read(&options.render, settings))?;
-        Target::make(&options.process, rendering, steps, |target| {
-            target.write()?;
-            if haproxy::is_down(&options.process.master_socket) {
-                record_start(&options.process, target.text.clone());
-            }
-            Ok(Applied::Nothing)
-        })
-    })
+    let mut publisher = Publisher::new(&options.process);
+    let result = publisher.write_file(&options.render, settings);
+    publisher.count(result)
 }
 
 /// Makes the running HAProxy equal to the file as it is; `force` reloads even if nothing differs.
@@ -115,12 +101,9 @@ pub fn write_file(options: &PublishOptions, settings: BTreeMap<String, String>, 
 /// # Errors
 /// [`PublishError`].
 pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result<Outcome, PublishError> {
-    counted(&options.master_socket, |steps| {
-        let look = Observation::begin(options);
-        let mut target = Target::of_file(options, steps)?;
-        let applied = target.apply(look, force).inspect_err(|_| target.settle())?;
-        Ok(target.published(applied))
-    })
+    let mut publisher = Publisher::new(options);
+    let result = publisher.apply_file(force);
+    publisher.count(result)
 }
 
 /// What [`apply_file`] would do, or `None` when HAProxy does not run.
@@ -128,57 +111,268 @@ pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result
 /// # Errors
 /// [`PublishError`].
 pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError> {
-    let (look, steps) = (Observation::begin(options), Timings::begin());
-    let target = Target::of_file(options, &steps)?;
-    let Some(process) = look.end(target.old.as_deref())? else { return Ok(None) };
-    Ok(Some(target.plan(&process)?))
+    let observation = Observation::begin(options);
+    let text = read_config(options)?;
+    let process = observation.end(Some(&text))?;
+    process.map(|process| plan_for(&text, &process)).transpose()
 }
 
-/// Publishes, counts it, and says how long it took. One that changes nothing is not counted, and writes nothing.
-fn counted(master: &Path, publish: impl FnOnce(&Timings) -> Result<Outcome, PublishError>) -> Result<Outcome, PublishError> {
-    let (path, steps) = (stats_path(master), Timings::begin());
-    match publish(&steps) {
-        Ok(mut published) if published.changed() => {
-            published.times = steps.end();
-            let micros = published.times.last().map_or(0, |(_, total)| total.as_micros());
-            let counters = Stats::update(&path, |counters| {
-                counters.micros = counters.micros.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX));
-                match published.applied {
-                    Applied::Commands(_) => counters.run_time += 1,
-                    Applied::Reload(_) => counters.reload += 1,
-                    Applied::NotRunning | Applied::Nothing => counters.file += 1,
-                }
-            });
-            published.generation = counters.generation();
-            Ok(published)
+/// One publish under way.
+struct Publisher<'a> {
+    options: &'a ProcessOptions,
+    timings: Timings,
+    /// Some commands were carried out, and not all that were needed.
+    is_half_applied: bool,
+}
+
+impl<'a> Publisher<'a> {
+    fn new(options: &'a ProcessOptions) -> Self {
+        Self { options, timings: Timings::start(), is_half_applied: false }
+    }
+
+    fn publish(
+        &mut self,
+        options: &RenderOptions,
+        change: impl FnOnce(&mut Registry) -> Result<(), RegistryError>,
+    ) -> Result<Outcome, PublishError> {
+        // HAProxy works on its answer while the registry is read.
+        let observation = Observation::begin(self.options);
+        let mut registry = Registry::read(&options.nodes_dir)?;
+        change(&mut registry)?;
+        let mut candidate = Candidate::of(registry, options, BTreeMap::new())?;
+        let mut target = Target::new(self.options, candidate.text()?)?;
+        self.timings.lap("render");
+        let process = observation.end(target.old.as_deref())?;
+        self.timings.lap("ask");
+
+        let mut applied = self.apply(&target, process, false);
+        if self.exclude_offenders(&mut candidate, &applied) {
+            target = target.with_text(candidate.text()?);
+            let process = Observation::begin(self.options).end(target.old.as_deref())?;
+            applied = self.apply(&target, process, false);
         }
-        Err(error) => {
-            Stats::update(&path, |counters| counters.failed += 1);
-            Err(error)
+        let applied = applied.inspect_err(|_| self.settle())?;
+        Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_left_out(candidate))
+    }
+
+    fn write_file(&mut self, options: &RenderOptions, settings: BTreeMap<String, String>) -> Result<Outcome, PublishError> {
+        let mut candidate = Candidate::read(options, settings)?;
+        let mut target = Target::new(self.options, candidate.text()?)?;
+        self.timings.lap("render");
+
+        let mut written = self.write(&target);
+        if self.exclude_offenders(&mut candidate, &written) {
+            target = target.with_text(candidate.text()?);
+            written = self.write(&target);
         }
-        unchanged => {
+        let applied = written?;
+        if haproxy::is_down(&self.options.master_socket) {
+            record_start(self.options, target.text.clone());
+        }
+        Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_left_out(candidate))
+    }
+
+    fn apply_file(&mut self, force: bool) -> Result<Outcome, PublishError> {
+        let observation = Observation::begin(self.options);
+        let target = Target::new(self.options, read_config(self.options)?)?;
+        let process = observation.end(target.old.as_deref())?;
+        self.timings.lap("ask");
+        let applied = self.apply(&target, process, force).inspect_err(|_| self.settle())?;
+        Ok(Outcome::new(target.old.as_deref(), &target.text, applied))
+    }
+
+    /// Makes the process equal to the target, and the file with it.
+    fn apply(&mut self, target: &Target, process: Option<Process>, force: bool) -> Result<Applied, PublishError> {
+        let Some(process) = process else {
+            if target.differs() {
+                // A HAProxy that is just starting may read this file or the one before.
+                discard_start(self.options);
+            }
+            return self.write(target).map(|_| Applied::NotRunning);
+        };
+        let plan = plan_for(&target.text, &process)?;
+        self.timings.lap("plan");
+        match plan {
+            _ if force => self.reload(target, "asked for".to_owned()),
+            Plan::Reload(reason) => self.reload(target, reason),
+            Plan::Commands(commands) => self.run(target, commands, process),
+        }
+    }
+
+    /// Replaces the file if it differs and HAProxy, which is to start with it, finds it valid.
+    fn write(&mut self, target: &Target) -> Result<Applied, PublishError> {
+        if let Some(staged) = self.stage(target)? {
+            self.check(&target.text)?;
+            self.commit(staged)?;
+        }
+        Ok(Applied::Nothing)
+    }
+
+    /// Runs the commands, then replaces the file and records what runs.
+    fn run(&mut self, target: &Target, commands: Vec<Command>, mut process: Process) -> Result<Applied, PublishError> {
+        // A full disk shows here, before anything is changed.
+        let staged = self.stage(target)?;
+        // Only a changed template makes servers anew, and it may be wrong: a server that works must not be lost for it.
+        if commands.iter().any(|command| command.action == Action::Delete) {
+            self.check(&target.text)?;
+        }
+        let words: Vec<String> = commands.iter().map(ToString::to_string).collect();
+        let answers = process.session.ask_all(&words).inspect_err(|_| {
+            // What was carried out is not known: the next run reloads.
+            let _ = remove_if_there(&self.record());
+        })?;
+        self.timings.lap("apply");
+        let (mut done, mut leaving) = (Vec::new(), BTreeSet::new());
+        for (command, answer) in commands.into_iter().zip(answers) {
+            if command.action.is_done(&answer) {
+                done.push(command);
+            } else if command.action == Action::DeleteWhenIdle {
+                leaving.insert(command.server);
+            } else {
+                drop(staged);
+                self.is_half_applied = true;
+                return self.reload(target, format!("HAProxy answers '{answer}' to '{command}'"));
+            }
+        }
+        if let Some(staged) = staged {
+            self.commit(staged)?;
+        }
+        self.record_commands(target, &process, &leaving)?;
+        Ok(if done.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
+    }
+
+    /// Records what runs after commands, if that differs from what is recorded. `leaving` wait for their last connections.
+    fn record_commands(&mut self, target: &Target, process: &Process, leaving: &BTreeSet<ServerKey>) -> Result<(), PublishError> {
+        let Some(before) = &process.last_applied else { return Ok(()) };
+        let mut lines = BTreeMap::new();
+        if !leaving.is_empty() {
+            lines = Config::parse(&before.text).servers;
+            lines.extend(before.leaving.clone());
+            lines.retain(|key, _| leaving.contains(key));
+        }
+        let now = LastApplied { text: target.text.clone(), leaving: lines };
+        if process.is_recorded && *before == now { Ok(()) } else { self.store(&now, &process.session) }
+    }
+
+    /// Replaces the file after HAProxy found it valid, lets HAProxy read it, and records that.
+    fn reload(&mut self, target: &Target, reason: String) -> Result<Applied, PublishError> {
+        let staged = self.stage(target)?;
+        let is_replaced = staged.is_some();
+        if let Some(staged) = staged {
+            self.check(&target.text)?;
+            self.commit(staged)?;
+        }
+        haproxy::reload(&self.options.master_socket).inspect_err(|_| {
+            if is_replaced {
+                self.put_back(target);
+            }
+        })?;
+        self.is_half_applied = false;
+        self.timings.lap("apply");
+        if let Some(session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? {
+            self.store(&LastApplied { text: target.text.clone(), leaving: BTreeMap::new() }, &session)?;
+        }
+        Ok(Applied::Reload(reason))
+    }
+
+    /// Puts the last good file back. If that fails as well, the next run mends it.
+    fn put_back(&self, target: &Target) {
+        let _ = match &target.old {
+            Some(old) => replace(&self.options.config, old.as_bytes(), MODE),
+            None => remove_if_there(&self.options.config).map(drop),
+        };
+    }
+
+    /// After an error: a process that was changed in part reads the old file again.
+    fn settle(&self) {
+        if self.is_half_applied {
+            // The error that led here is the one to report; what fails here as well is mended by the next run.
+            let _ = remove_if_there(&self.record());
+            let _ = haproxy::reload(&self.options.master_socket);
+        }
+    }
+
+    /// Finds the nodes because of which HAProxy rejected the candidate, if it did, and excludes them. Says whether the
+    /// candidate is worth another try.
+    fn exclude_offenders(&mut self, candidate: &mut Candidate, applied: &Result<Applied, PublishError>) -> bool {
+        let Err(PublishError::Haproxy(HaproxyError::Refused(words))) = applied else { return false };
+        // Whatever keeps us from finding them, the rejection is the error to report.
+        candidate.leave_out_offenders(words, |text| self.refusal(text)).unwrap_or(false)
+    }
+
+    fn stage(&mut self, target: &Target) -> Result<Option<Staged>, PublishError> {
+        if !target.differs() {
+            return Ok(None);
+        }
+        let staged =
+            Staged::write(&self.options.config, &[target.text.as_bytes()], MODE).map_err(|source| self.not_written(source))?;
+        self.timings.lap("write");
+        Ok(Some(staged))
+    }
+
+    fn commit(&mut self, staged: Staged) -> Result<(), PublishError> {
+        staged.commit().map_err(|source| self.not_written(source))?;
+        self.timings.lap("write");
+        Ok(())
+    }
+
+    fn not_written(&self, source: io::Error) -> PublishError {
+        PublishError::Write { path: self.options.config.clone(), source }
+    }
+
+    fn store(&mut self, last_applied: &LastApplied, session: &Session) -> Result<(), PublishError> {
+        let path = self.record();
+        last_applied.store(&path, Reader::Worker(session.worker())).map_err(|source| PublishError::Write { path, source })?;
+        self.timings.lap("write");
+        Ok(())
+    }
+
+    fn record(&self) -> PathBuf {
+        record_path(&self.options.master_socket)
+    }
+
+    fn check(&mut self, text: &str) -> Result<(), PublishError> {
+        self.refusal(text)?.map_or(Ok(()), |words| Err(HaproxyError::Refused(words).into()))
+    }
+
+    /// HAProxy's words about a text that it rejects.
+    fn refusal(&mut self, text: &str) -> Result<Option<String>, PublishError> {
+        let answer = haproxy::check(text, &self.options.config);
+        self.timings.lap("check");
+        match answer {
+            // Without the program nothing can run the file here either.
+            Ok(()) | Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(None),
+            Err(HaproxyError::Refused(words)) => Ok(Some(words)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts what was done, with the time it took. A publish that changes nothing is not counted, and writes nothing.
+    fn count(self, result: Result<Outcome, PublishError>) -> Result<Outcome, PublishError> {
+        let path = stats_path(&self.options.master_socket);
+        let mut outcome = result.inspect_err(|_| {
+            Stats::update(&path, |stats| stats.failed += 1);
+        })?;
+        if outcome.changed() {
+            outcome.times = self.timings.end();
+            outcome.generation = Stats::update(&path, |stats| stats.add(&outcome)).generation();
+        } else {
             // Where nothing is written, nothing else takes away what a writer that was killed has left.
             let _ = remove_if_there(&path.with_file_name(TEMPORARY));
-            unchanged
         }
+        Ok(outcome)
     }
 }
 
 /// The text that file and process shall have.
-struct Target<'a> {
-    options: &'a ProcessOptions,
+struct Target {
     text: String,
     /// The file's text before, if there is a file.
     old: Option<String>,
-    differs: bool,
-    /// The process was changed, and not to the end.
-    touched: bool,
-    record: PathBuf,
-    steps: &'a Timings,
 }
 
-impl<'a> Target<'a> {
-    fn new(options: &'a ProcessOptions, text: String, steps: &'a Timings) -> Result<Self, PublishError> {
+impl Target {
+    fn new(options: &ProcessOptions, text: String) -> Result<Self, PublishError> {
         let old = match read(&options.config) {
             // Bytes that are no text are no good configuration; they are replaced like any other text.
             Ok(bytes) => {
@@ -187,204 +381,23 @@ impl<'a> Target<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(PublishError::Read { path: options.config.clone(), source }),
         };
-        let differs = old.as_ref() != Some(&text);
-        Ok(Self { options, text, old, differs, touched: false, record: record_path(&options.master_socket), steps })
+        Ok(Self { text, old })
     }
 
-    /// Does `work` for the text of a rendering, and if HAProxy refuses that, for the text without the offenders.
-    fn make(
-        options: &'a ProcessOptions,
-        mut rendering: Candidate,
-        steps: &'a Timings,
-        mut work: impl FnMut(&mut Self) -> Result<Applied, PublishError>,
-    ) -> Result<Outcome, PublishError> {
-        let text = steps.time("render", || rendering.text())?;
-        let mut target = Self::new(options, text, steps)?;
-        let mut applied = work(&mut target);
-        let found = match &applied {
-            // Whatever keeps us from finding them, the refusal is what to tell.
-            Err(PublishError::Haproxy(HaproxyError::Refused(words))) => {
-                rendering.leave_out_offenders(words, |text| target.refusal(text)).unwrap_or(false)
-            }
-            _ => false,
-        };
-        if found {
-            target.text = rendering.text()?;
-            target.differs = target.old.as_ref() != Some(&target.text);
-            applied = work(&mut target);
-        }
-        let applied = applied.inspect_err(|_| target.settle())?;
-        let mut published = target.published(applied);
-        (published.skipped, published.left_out) = rendering.into_skipped();
-        Ok(published)
+    fn with_text(self, text: String) -> Self {
+        Self { text, ..self }
     }
 
-    fn of_file(options: &'a ProcessOptions, steps: &'a Timings) -> Result<Self, PublishError> {
-        let text = read_text(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })?;
-        Ok(Self {
-            options,
-            old: Some(text.clone()),
-            text,
-            differs: false,
-            touched: false,
-            record: record_path(&options.master_socket),
-            steps,
-        })
+    fn differs(&self) -> bool {
+        self.old.as_ref() != Some(&self.text)
     }
+}
 
-    /// What was done with it.
-    fn published(&self, applied: Applied) -> Outcome {
-        let servers = Servers::of(self.old.as_deref().unwrap_or_default(), &self.text, &applied);
-        Outcome { written: self.differs, applied, servers, ..Outcome::default() }
-    }
+fn read_config(options: &ProcessOptions) -> Result<String, PublishError> {
+    read_text(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })
+}
 
-    fn apply(&mut self, look: Observation, force: bool) -> Result<Applied, PublishError> {
-        let Some(process) = self.steps.time("ask", || look.end(self.old.as_deref()))? else {
-            if self.differs {
-                // A HAProxy that is just starting may read this file or the one before.
-                discard_start(self.options);
-            }
-            self.write()?;
-            return Ok(Applied::NotRunning);
-        };
-        match self.steps.time("plan", || self.plan(&process))? {
-            _ if force => self.reload("asked for".to_owned()),
-            Plan::Reload(reason) => self.reload(reason),
-            Plan::Commands(commands) => self.run(commands, process),
-        }
-    }
-
-    fn plan(&self, process: &Process) -> Result<Plan, PublishError> {
-        let servers = parse_servers(&process.servers).ok_or_else(|| process.session.unexpected(SERVERS))?;
-        Ok(plan(&self.text, process.running.as_ref(), &servers))
-    }
-
-    /// Replaces the file if it differs and HAProxy, which is to start with it, finds it valid.
-    fn write(&self) -> Result<(), PublishError> {
-        let Some(staged) = self.stage()? else { return Ok(()) };
-        self.check()?;
-        self.commit(staged)
-    }
-
-    /// Runs the commands, then replaces the file and records what runs.
-    fn run(&mut self, commands: Vec<Command>, mut process: Process) -> Result<Applied, PublishError> {
-        // A full disk shows here, before anything is changed.
-        let staged = self.stage()?;
-        // Only a changed template makes servers anew, and it may be wrong: a server that works must not be lost for it.
-        if commands.iter().any(|command| command.action == Action::Delete) {
-            self.check()?;
-        }
-        let words: Vec<String> = commands.iter().map(ToString::to_string).collect();
-        let answers = self.steps.time("apply", || process.session.ask_all(&words)).inspect_err(|_| {
-            // What was carried out is not known: the next run reloads.
-            let _ = remove_if_there(&self.record);
-        })?;
-        let (mut done, mut kept) = (Vec::new(), Vec::new());
-        for (command, answer) in commands.into_iter().zip(answers) {
-            if command.action.is_done(&answer) {
-                done.push(command);
-            } else if command.action == Action::DeleteWhenIdle {
-                kept.push(command.server);
-            } else {
-                drop(staged);
-                self.touched = true;
-                return self.reload(format!("HAProxy answers '{answer}' to '{command}'"));
-            }
-        }
-        if let Some(staged) = staged {
-            self.commit(staged)?;
-        }
-        self.note(&process, &kept)?;
-        Ok(if done.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
-    }
-
-    /// Records what runs after commands, if that differs from what is recorded. `kept` are the servers that wait for
-    /// their last connections.
-    fn note(&self, process: &Process, kept: &[String]) -> Result<(), PublishError> {
-        let Some(before) = &process.running else { return Ok(()) };
-        let mut leaving = Vec::new();
-        if !kept.is_empty() {
-            let known = Config::parse(&before.text).servers;
-            let all = known.into_iter().chain(before.leaving()).map(|(key, line)| (key.to_string(), line));
-            leaving.extend(all.filter(|(key, _)| kept.contains(key)).map(|(key, line)| format!("{key} {line}")));
-        }
-        if process.is_recorded && before.text == self.text && before.leaving == leaving {
-            return Ok(());
-        }
-        self.store(&LastApplied { text: self.text.clone(), leaving }, &process.session)
-    }
-
-    /// Replaces the file after HAProxy found it valid, and lets HAProxy read it.
-    fn reload(&mut self, reason: String) -> Result<Applied, PublishError> {
-        self.read_anew()?;
-        self.touched = false;
-        if let Some(session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? {
-            self.store(&LastApplied { text: self.text.clone(), leaving: Vec::new() }, &session)?;
-        }
-        Ok(Applied::Reload(reason))
-    }
-
-    /// After an error: a process that was changed already reads the old file again.
-    fn settle(&self) {
-        if self.touched {
-            // The error that led here is the one to tell; what fails here as well is mended by the next run.
-            let _ = remove_if_there(&self.record);
-            let _ = haproxy::reload(&self.options.master_socket);
-        }
-    }
-
-    fn read_anew(&self) -> Result<(), PublishError> {
-        let staged = self.stage()?;
-        let replaced = staged.is_some();
-        if let Some(staged) = staged {
-            self.check()?;
-            self.commit(staged)?;
-        }
-        self.steps.time("apply", || haproxy::reload(&self.options.master_socket)).inspect_err(|_| {
-            if replaced {
-                self.put_back();
-            }
-        })?;
-        Ok(())
-    }
-
-    /// Puts the last good file back. If that fails as well, the next run mends it.
-    fn put_back(&self) {
-        let _ = match &self.old {
-            Some(old) => replace(&self.options.config, old.as_bytes(), MODE),
-            None => remove_if_there(&self.options.config).map(drop),
-        };
-    }
-
-    fn stage(&self) -> Result<Option<Staged>, PublishError> {
-        if !self.differs {
-            return Ok(None);
-        }
-        let staged = self.steps.time("write", || Staged::write(&self.options.config, &[self.text.as_bytes()], MODE));
-        staged.map(Some).map_err(|source| PublishError::Write { path: self.options.config.clone(), source })
-    }
-
-    fn commit(&self, staged: Staged) -> Result<(), PublishError> {
-        staged.commit().map_err(|source| PublishError::Write { path: self.options.config.clone(), source })
-    }
-
-    fn store(&self, running: &LastApplied, session: &Session) -> Result<(), PublishError> {
-        self.steps
-            .time("write", || running.store(&self.record, Reader::Worker(session.worker())))
-            .map_err(|source| PublishError::Write { path: self.record.clone(), source })
-    }
-
-    fn check(&self) -> Result<(), PublishError> {
-        self.refusal(&self.text)?.map_or(Ok(()), |words| Err(HaproxyError::Refused(words).into()))
-    }
-
-    /// HAProxy's words about a text that it refuses.
-    fn refusal(&self, text: &str) -> Result<Option<String>, PublishError> {
-        match self.steps.time("check", || haproxy::check(text, &self.options.config)) {
-            // Without the program nothing can run the file here either.
-            Ok(()) | Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(None),
-            Err(HaproxyError::Refused(words)) => Ok(Some(words)),
-            Err(error) => Err(error.into()),
-        }
-    }
+fn plan_for(text: &str, process: &Process) -> Result<Plan, PublishError> {
+    let servers = parse_servers(&process.servers).ok_or_else(|| process.session.unexpected(SERVERS))?;
+    Ok(plan(text, process.last_applied.as_ref(), &servers))
 }

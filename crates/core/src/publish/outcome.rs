@@ -1,13 +1,12 @@
-//! What a publish did: the one line that says so.
+//! What a publish did.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-
+use super::candidate::Candidate;
+use super::summary::Summary;
 use crate::config::Config;
 use crate::haproxy::plan::{Action, Command};
 use crate::node::NodeName;
@@ -41,15 +40,6 @@ impl Applied {
     fn commands(&self) -> &[Command] {
         if let Self::Commands(commands) = self { commands } else { &[] }
     }
-
-    /// The same in one word of the log.
-    fn word(&self) -> &'static str {
-        match self {
-            Self::NotRunning | Self::Nothing => "file",
-            Self::Commands(_) => "run-time",
-            Self::Reload(_) => "reload",
-        }
-    }
 }
 
 /// What a publish did.
@@ -72,64 +62,29 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The file, which had the text `old` before, has the text `new` now, and the process was made equal to it.
+    pub(super) fn new(old: Option<&str>, new: &str, applied: Applied) -> Self {
+        let servers = Servers::of(old.unwrap_or_default(), new, &applied);
+        Self { written: old != Some(new), applied, servers, ..Self::default() }
+    }
+
+    /// Adds what is not in the file, and why.
+    pub(super) fn with_left_out(mut self, candidate: Candidate) -> Self {
+        (self.skipped, self.left_out) = candidate.into_skipped();
+        self
+    }
+
     /// Whether file or process was changed.
     #[must_use]
     pub fn changed(&self) -> bool {
         self.written || matches!(self.applied, Applied::Commands(_) | Applied::Reload(_))
     }
 
-    /// The line of the log, as `key=value` pairs; lists that are empty are left out.
+    /// What the log says about it, done because of `cause`.
     #[must_use]
-    pub fn line(&self, cause: &str) -> String {
-        let mut line = format!("published generation={} cause={} applied={}", self.generation, word(cause), self.applied.word());
-        for (key, names) in self.servers.lists() {
-            if !names.is_empty() {
-                let names: Vec<String> = names.iter().map(|name| word(name)).collect();
-                line += &format!(" {key}={}", names.join(","));
-            }
-        }
-        match &self.applied {
-            Applied::Commands(commands) => line += &format!(" commands={}", commands.len()),
-            Applied::Reload(reason) => line += &format!(" reason=\"{}\"", reason.replace('"', "'")),
-            Applied::NotRunning | Applied::Nothing => {}
-        }
-        self.times.iter().fold(line, |line, (step, time)| line + &format!(" {step}_ms={}", milliseconds(*time)))
+    pub fn summary(&self, cause: &str) -> Summary {
+        Summary::of(self, cause)
     }
-
-    /// The same as the fields of a JSON object.
-    #[must_use]
-    pub fn fields(&self, cause: &str) -> Map<String, Value> {
-        let mut fields = Map::new();
-        let mut put = |key: &str, value: Value| drop(fields.insert(key.to_owned(), value));
-        put("message", json!("published"));
-        put("generation", json!(self.generation));
-        put("cause", json!(cause));
-        put("applied", json!(self.applied.word()));
-        for (key, names) in self.servers.lists() {
-            put(key, json!(names));
-        }
-        match &self.applied {
-            Applied::Commands(commands) => put("commands", json!(commands.len())),
-            Applied::Reload(reason) => put("reason", json!(reason)),
-            Applied::NotRunning | Applied::Nothing => {}
-        }
-        for (step, time) in &self.times {
-            put(&format!("{step}_ms"), json!(time.as_micros() as f64 / 1000.0));
-        }
-        fields
-    }
-}
-
-/// With three decimals; without floating-point numbers, which would cost each tool 10 kB.
-fn milliseconds(time: Duration) -> String {
-    let micros = time.as_micros();
-    format!("{}.{:03}", micros / 1000, micros % 1000)
-}
-
-/// A text as one word of a line, whatever is in it.
-fn word(text: &str) -> String {
-    let good = |c: char| if c.is_ascii_alphanumeric() || "._-:/".contains(c) { c } else { '?' };
-    text.chars().take(128).map(good).collect()
 }
 
 /// The servers that a publish was about, by name.
@@ -165,13 +120,12 @@ impl Servers {
             servers.waiting.clone_from(&servers.removed);
         }
         for command in commands {
-            let name = command.server.rsplit_once('/').map_or(command.server.as_str(), |(_, name)| name);
-            servers.note(name, &command.action);
+            servers.add(&command.server.server, &command.action);
         }
         servers
     }
 
-    fn note(&mut self, name: &str, action: &Action) {
+    fn add(&mut self, name: &str, action: &Action) {
         if *action == Action::DeleteWhenIdle {
             self.waiting.remove(name);
             if !self.removed.contains(name) {
@@ -182,8 +136,8 @@ impl Servers {
         }
     }
 
-    /// The lists with their names in the log.
-    fn lists(&self) -> [(&'static str, &BTreeSet<String>); 5] {
+    /// The lists, by their names in the log.
+    pub(super) fn lists(&self) -> [(&'static str, &BTreeSet<String>); 5] {
         [
             ("added", &self.added),
             ("removed", &self.removed),
@@ -195,55 +149,24 @@ impl Servers {
 }
 
 /// The server lines of a configuration by the server's name, which several backends may have.
-fn server_lines(text: &str) -> BTreeMap<&str, Vec<String>> {
-    let mut servers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+fn server_lines(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut servers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, line) in Config::parse(text).servers {
         servers.entry(key.server).or_default().push(line.to_string());
     }
     servers
 }
 
-/// Takes the time of each step.
-#[derive(Debug)]
-pub(crate) struct Timings {
-    begin: Instant,
-    times: RefCell<Vec<(&'static str, Duration)>>,
-}
-
-impl Timings {
-    pub(crate) fn begin() -> Self {
-        Self { begin: Instant::now(), times: RefCell::default() }
-    }
-
-    /// Does a step; one that is done twice counts as one.
-    pub(crate) fn time<T>(&self, step: &'static str, work: impl FnOnce() -> T) -> T {
-        let begin = Instant::now();
-        let result = work();
-        let mut times = self.times.borrow_mut();
-        match times.iter_mut().find(|(name, _)| *name == step) {
-            Some((_, time)) => *time += begin.elapsed(),
-            None => times.push((step, begin.elapsed())),
-        }
-        result
-    }
-
-    /// The times of all steps, and at last the whole.
-    pub(crate) fn end(self) -> Vec<(&'static str, Duration)> {
-        let mut times = self.times.into_inner();
-        times.push(("total", self.begin.elapsed()));
-        times
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ServerKey;
 
     const OLD: &str = "global\nbackend nodes\n    server a 1.1.1.1:1\n    server b 1.1.1.2:1\n    server c 1.1.1.3:1\nlisten x\n";
     const NEW: &str = "global\nbackend nodes\n    server b 1.1.1.2:9\n    server c 1.1.1.3:1\n    server d 1.1.1.4:1\nlisten x\n";
 
     fn command(server: &str, action: Action) -> Command {
-        Command { server: format!("nodes/{server}"), action }
+        Command { server: ServerKey::new("nodes", server), action }
     }
 
     fn published(applied: Applied) -> Outcome {
@@ -255,7 +178,7 @@ mod tests {
     #[test]
     fn the_line_has_what_was_added_removed_and_changed() {
         let commands = vec![command("d", Action::Check), command("a", Action::Maintain), command("old", Action::DeleteWhenIdle)];
-        let line = published(Applied::Commands(commands)).line("member-join");
+        let line = published(Applied::Commands(commands)).summary("member-join").to_string();
         assert_eq!(
             line,
             "published generation=7 cause=member-join applied=run-time added=d removed=a changed=b waiting=a finished=old \
@@ -271,24 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn no_word_of_a_file_breaks_the_line() {
-        let servers = Servers::of("backend nodes\n server a\u{1b}\"x 1.1.1.1:1\n", "", &Applied::NotRunning);
-        let line = Outcome { servers, ..published(Applied::Reload("line 'x \"y\"' is new".to_owned())) }.line("a cause");
-        assert!(line.contains(" cause=a?cause ") && line.contains(" removed=a??x "), "{line}");
-        assert!(line.contains(" reason=\"line 'x 'y'' is new\""), "{line}");
-    }
-
-    #[test]
     fn what_was_only_done_to_the_process_is_a_change() {
         let applied = Applied::Commands(vec![command("b", Action::Ready)]);
         let servers = Servers::of(OLD, OLD, &applied);
         assert_eq!(servers.changed.into_iter().collect::<Vec<_>>(), ["b"]);
-    }
-
-    #[test]
-    fn json_has_every_list() {
-        let fields = published(Applied::Reload("why".to_owned())).fields("hint");
-        assert_eq!((&fields["added"], &fields["waiting"]), (&json!(["d"]), &json!([])));
-        assert_eq!((&fields["generation"], &fields["reason"], &fields["render_ms"]), (&json!(7), &json!("why"), &json!(1.234)));
     }
 }

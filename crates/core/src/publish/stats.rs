@@ -1,11 +1,14 @@
 //! What the tools have done since the container started: a small file beside HAProxy's sockets, for the generation in the
 //! log and for the metrics.
 
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Applied, Outcome};
 use crate::os::atomic_file::replace;
 use crate::os::read_file::read_text;
 
@@ -23,8 +26,6 @@ pub struct Stats {
     pub failed: u64,
     /// Time that the ones that did not fail took, in microseconds.
     pub micros: u64,
-    /// When registry, file and process were last made equal to the member list, in seconds since 1970.
-    pub synced: Option<u64>,
 }
 
 impl Stats {
@@ -40,27 +41,51 @@ impl Stats {
         self.run_time.saturating_add(self.reload).saturating_add(self.file)
     }
 
+    /// Adds a publish that changed something.
+    pub(super) fn add(&mut self, outcome: &Outcome) {
+        let micros = outcome.times.last().map_or(0, |(_, total)| total.as_micros());
+        self.micros = self.micros.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX));
+        match outcome.applied {
+            Applied::Commands(_) => self.run_time += 1,
+            Applied::Reload(_) => self.reload += 1,
+            Applied::NotRunning | Applied::Nothing => self.file += 1,
+        }
+    }
+
     /// Changes what is stored; the caller holds the lock. That it cannot be stored stops nobody.
-    pub(crate) fn update(path: &Path, change: impl FnOnce(&mut Self)) -> Self {
-        let mut counters = Self::load(path);
-        change(&mut counters);
-        if let Ok(text) = serde_json::to_vec(&counters) {
+    pub(super) fn update(path: &Path, change: impl FnOnce(&mut Self)) -> Self {
+        let mut stats = Self::load(path);
+        change(&mut stats);
+        if let Ok(text) = serde_json::to_vec(&stats) {
             let _ = replace(path, &text, 0o600);
         }
-        counters
+        stats
     }
 }
 
 /// Where they are: beside the master socket.
 #[must_use]
 pub fn stats_path(master: &Path) -> PathBuf {
-    master.with_file_name("counters.json")
+    master.with_file_name("stats.json")
 }
 
-/// Notes that registry, file and process are equal to the member list. The caller holds the lock.
-pub fn note_sync(master: &Path) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Stats::update(&stats_path(master), |counters| counters.synced = Some(now.as_secs()));
+/// Where the time of the last sync is: it is when this empty file was last changed, since a sync that changes nothing
+/// writes nothing.
+fn sync_path(master: &Path) -> PathBuf {
+    master.with_file_name("last-sync")
+}
+
+/// Records that registry, file and process are equal to the member list. That it cannot be recorded stops nobody.
+pub fn record_sync(master: &Path) {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(sync_path(master));
+    let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// When registry, file and process were last equal to the member list, in seconds since 1970; `None` if they never were.
+#[must_use]
+pub fn last_sync(master: &Path) -> Option<u64> {
+    let modified = fs::metadata(sync_path(master)).and_then(|metadata| metadata.modified()).ok()?;
+    Some(modified.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
 #[cfg(test)]
@@ -76,7 +101,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert_eq!(Stats::load(&path), Stats::default(), "{text}");
         }
-        let stored = Stats::update(&path, |counters| counters.reload += 2);
+        let stored = Stats::update(&path, |stats| stats.reload += 2);
         assert_eq!((Stats::load(&path), stored.generation()), (stored.clone(), 2));
     }
 }

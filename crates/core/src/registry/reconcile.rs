@@ -39,7 +39,7 @@ pub struct Change {
 ///
 /// # Errors
 /// [`RegistryError`]; what was not done then is done by the next sync.
-pub fn sync(registry: &mut Registry, list: &MemberList, absent: Absent, most: usize) -> Result<Change, RegistryError> {
+pub fn reconcile(registry: &mut Registry, list: &MemberList, absent: Absent, most: usize) -> Result<Change, RegistryError> {
     let mut change = Change::default();
     let keep = absent == Absent::KeepWhenAlone && list.alive <= 1;
     // What leaves makes room for what comes.
@@ -98,12 +98,12 @@ mod tests {
         std::fs::write(dir.path().join("junk"), "").unwrap();
         let mut registry = Registry::read(dir.path()).unwrap();
         let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
-        let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
+        let change = reconcile(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&dir), ["s1 1.1.1.9", "s4 1.1.1.4"]);
         assert_eq!((change.put.len(), change.came.len(), change.removed.len()), (2, 2, 3));
         assert!(!dir.path().join("junk").exists());
         for mut registry in [registry, Registry::read(dir.path()).unwrap()] {
-            assert_eq!(sync(&mut registry, &list, Absent::Remove, 9).unwrap(), Change::default());
+            assert_eq!(reconcile(&mut registry, &list, Absent::Remove, 9).unwrap(), Change::default());
         }
     }
 
@@ -111,10 +111,10 @@ mod tests {
     fn an_agent_that_is_alone_removes_only_who_left() {
         let (dir, mut registry) = registry(&["s1 1.1.1.1", "s2 1.1.1.2"]);
         let list = list(&[("ha", "1.1.1.7", "failed"), ("s2", "1.1.1.2", "left")]);
-        let change = sync(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
+        let change = reconcile(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&dir), ["s1 1.1.1.1"]);
         assert_eq!(change.kept.len(), 1);
-        sync(&mut registry, &list, Absent::Remove, 9).unwrap();
+        reconcile(&mut registry, &list, Absent::Remove, 9).unwrap();
         assert!(nodes(&dir).is_empty());
     }
 
@@ -122,9 +122,12 @@ mod tests {
     fn of_too_many_nodes_those_that_are_there_stay() {
         let (dir, mut registry) = registry(&["s7 1.1.1.7", "s8 1.1.1.8"]);
         let all = ["s1", "s2", "s7", "s9"].map(|name| (name, "1.1.1.1", "alive"));
-        let change = sync(&mut registry, &list(&all), Absent::Remove, 2).unwrap();
+        let change = reconcile(&mut registry, &list(&all), Absent::Remove, 2).unwrap();
         assert_eq!(nodes(&dir), ["s1 1.1.1.1", "s7 1.1.1.1"]);
         assert_eq!(change.too_many, 2);
-        assert_eq!(sync(&mut registry, &list(&all), Absent::Remove, 2).unwrap(), Change { too_many: 2, ..Change::default() });
+        assert_eq!(
+            reconcile(&mut registry, &list(&all), Absent::Remove, 2).unwrap(),
+            Change { too_many: 2, ..Change::default() }
+        );
     }
 }

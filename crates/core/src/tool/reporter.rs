@@ -89,7 +89,8 @@ impl Reporter {
         let left_out = published.left_out.iter().map(|(name, words)| format!("{name} left out: HAProxy refuses it: {words}"));
         self.complain("nodes", left_out.collect());
         if published.changed() {
-            self.emit(&published.line(cause), || published.fields(cause));
+            let summary = published.summary(cause);
+            self.emit(&summary.to_string(), || summary.fields());
         }
     }
 

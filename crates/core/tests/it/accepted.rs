@@ -48,9 +48,7 @@ fn assert_accepted(nodes: &BTreeMap<NodeName, Node>) {
         }
         let config = Config::parse(&text);
         assert_eq!(config.irregular, None);
-        assert!(
-            config.servers.keys().copied().eq(nodes.keys().map(|name| ServerKey { backend: "nodes", server: name.as_str() }))
-        );
+        assert!(config.servers.keys().cloned().eq(nodes.keys().map(|name| ServerKey::new("nodes", name.as_str()))));
         let lines = text.lines().filter(|line| line.trim_start().starts_with("server ")).count();
         assert_eq!(lines, nodes.len());
     }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::mem;
 use std::net::IpAddr;
 
-use lb_core::config::Config;
+use lb_core::config::{Config, ServerKey, ServerLine};
 use lb_core::haproxy::last_applied::LastApplied;
 use lb_core::haproxy::parse_servers;
 use lb_core::haproxy::plan::{Action, Plan, plan};
@@ -225,7 +225,7 @@ pub struct Process {
 impl Process {
     /// HAProxy, just started with this file, if the model knows what is there.
     pub fn start(text: &str) -> Option<Self> {
-        let record = LastApplied { text: text.to_owned(), leaving: Vec::new() };
+        let record = LastApplied { text: text.to_owned(), leaving: BTreeMap::new() };
         Some(Self { haproxy: Haproxy::start(text)?, record, leaving: BTreeSet::new() })
     }
 
@@ -259,19 +259,21 @@ impl Process {
             if answer.is_some_and(|answer| command.action.is_done(answer)) {
                 continue;
             }
-            assert!(self.haproxy.busy.contains(&command.server), "refused: {command} in {plan:?}");
+            let server = command.server.to_string();
+            assert!(self.haproxy.busy.contains(&server), "refused: {command} in {plan:?}");
             if command.action != Action::DeleteWhenIdle {
                 return None;
             }
-            kept.insert(command.server.clone());
+            kept.insert(server);
         }
         Some(kept)
     }
 
     /// The lines of these servers in the record.
-    fn lines(&self, kept: &BTreeSet<String>) -> Vec<String> {
-        let known = Config::parse(&self.record.text).servers;
-        let all = known.into_iter().chain(self.record.leaving()).map(|(key, line)| (key.to_string(), line));
-        all.filter(|(key, _)| kept.contains(key)).map(|(key, line)| format!("{key} {line}")).collect()
+    fn lines(&self, kept: &BTreeSet<String>) -> BTreeMap<ServerKey, ServerLine> {
+        let mut lines = Config::parse(&self.record.text).servers;
+        lines.extend(self.record.leaving.clone());
+        lines.retain(|key, _| kept.contains(&key.to_string()));
+        lines
     }
 }

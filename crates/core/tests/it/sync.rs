@@ -7,7 +7,7 @@ use lb_core::members::MemberList;
 use lb_core::members::admission::Admission;
 use lb_core::node::{Node, NodeName};
 use lb_core::registry::Registry;
-use lb_core::registry::reconcile::{Absent, Change, sync};
+use lb_core::registry::reconcile::{Absent, Change, reconcile};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -72,7 +72,7 @@ proptest! {
     ) {
         let list = list(&members);
         let (directory, mut registry) = registry(&before, &junk);
-        let change = sync(&mut registry, &list, absent, 100).unwrap();
+        let change = reconcile(&mut registry, &list, absent, 100).unwrap();
 
         let mut expected = list.nodes.clone();
         if absent == Absent::KeepWhenAlone && list.alive <= 1 {
@@ -88,7 +88,7 @@ proptest! {
         // Again, and in another order: nothing more to do.
         for members in [&members, &shuffled] {
             let mut registry = Registry::read(directory.path()).unwrap();
-            let change = sync(&mut registry, &self::list(members), absent, 100).unwrap();
+            let change = reconcile(&mut registry, &self::list(members), absent, 100).unwrap();
             prop_assert_eq!((change.put.len(), change.removed.len()), (0, 0), "{:?}", change);
             prop_assert_eq!(&files(&directory), &after);
         }
@@ -102,11 +102,11 @@ proptest! {
         junk in vec(any::name(), 0..3),
     ) {
         let (mut one, mut other) = (registry(&one, &[]), registry(&other, &junk));
-        sync(&mut one.1, &list(&members), Absent::Remove, 100).unwrap();
-        sync(&mut other.1, &list(&shuffled), Absent::Remove, 100).unwrap();
+        reconcile(&mut one.1, &list(&members), Absent::Remove, 100).unwrap();
+        reconcile(&mut other.1, &list(&shuffled), Absent::Remove, 100).unwrap();
         prop_assert_eq!(files(&one.0), files(&other.0));
         for mut registry in [one.1, Registry::read(one.0.path()).unwrap()] {
-            prop_assert_eq!(sync(&mut registry, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
+            prop_assert_eq!(reconcile(&mut registry, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A balancer in which the four states agree: a real Serf agent, a real HAProxy, and what lies between them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -114,7 +115,7 @@ fn start_haproxy(world: &World) -> Background {
         world.admin_socket().exists()
             && haproxy::find(&world.master_socket(), &world.admin_socket()).is_ok_and(|found| found.is_some())
     });
-    let running = LastApplied { text: fs::read_to_string(world.config()).unwrap(), leaving: Vec::new() };
+    let running = LastApplied { text: fs::read_to_string(world.config()).unwrap(), leaving: BTreeMap::new() };
     running.store(&record_path(&world.master_socket()), Reader::Worker(session(world).worker())).unwrap();
     haproxy
 }
