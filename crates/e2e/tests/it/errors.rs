@@ -3,13 +3,11 @@
 //!
 //! As in `crash.rs`, the steps are found by `strace`: each call of a kind fails once, until one run meets no more of them.
 
-mod scenario;
-
 use std::collections::BTreeMap;
 
+use crate::scenario::{Run, SCENARIOS, Scenario, Stage};
 use lb_fixture::inject::Fault::{self, FromThenOn, Once};
 use lb_fixture::inject::Injection;
-use scenario::{Run, SCENARIOS, Scenario, Stage};
 
 /// What can happen to which call. A state that lasts fails all later calls of the kind too.
 const FAULTS: [(&str, &[Fault]); 18] = [
@@ -78,4 +76,4 @@ fn assert_survives(name: &str) {
     assert!(codes.contains_key(&0) && codes.contains_key(&1), "{name}: {codes:?}");
 }
 
-scenario::tests_by!(assert_survives);
+crate::scenario::tests_by!(assert_survives);

@@ -3,12 +3,10 @@
 //! The moments are found, not chosen: a run is watched by `strace` for the system calls that it makes, and then killed
 //! before the first of a kind, the second, and so on until one run ends by itself.
 
-mod scenario;
-
 use std::collections::BTreeMap;
 
+use crate::scenario::{SCENARIOS, Scenario, Stage};
 use lb_fixture::inject::{Fault, Injection};
-use scenario::{SCENARIOS, Scenario, Stage};
 
 /// Kinds of calls before which every tool is killed at least once.
 const KINDS: [&str; 8] = ["close", "connect", "flock", "openat", "read", "recvfrom", "sendto", "write"];
@@ -61,4 +59,4 @@ fn assert_survives(name: &str) {
     }
 }
 
-scenario::tests_by!(assert_survives);
+crate::scenario::tests_by!(assert_survives);

@@ -1,5 +1,4 @@
 //! What each tool does in the tests that disturb it: from one state to another, and what may be seen in between.
-#![allow(dead_code, reason = "each of the tests that share this uses a part of it")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -246,7 +245,7 @@ fn name(line: &str) -> &str {
 /// A test of its own for each scenario, all by this function, which takes the scenario's name.
 macro_rules! tests_by {
     ($check:path) => {
-        scenario::tests_by!($check:
+        crate::scenario::tests_by!($check:
             member_join = "member-join",
             member_leave = "member-leave",
             sync_nodes_by_commands = "sync-nodes by commands",
