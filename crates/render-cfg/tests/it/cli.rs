@@ -43,17 +43,6 @@ fn the_file_is_written_once_and_left_alone_while_nothing_changes() {
 }
 
 #[test]
-fn nodes_are_ordered_by_name_so_that_two_balancers_write_the_same() {
-    let world = World::with_template(LAB_TEMPLATE);
-    for node in ["s9 172.18.0.9", "s10 172.18.0.10", "a 172.18.0.1", "s1 172.18.0.2"] {
-        world.register(node);
-    }
-    render(&world, &[]).success();
-    let names: Vec<_> = world.servers().iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect();
-    assert_eq!(names, ["a", "s1", "s10", "s9"]);
-}
-
-#[test]
 fn stdout_prints_the_text_and_writes_nothing() {
     let world = two_nodes(TEMPLATE);
     let before = world.snapshot();

@@ -1,3 +1,4 @@
 //! The tests of `render-cfg`, as one program: it is linked once.
 
 mod cli;
+mod golden;

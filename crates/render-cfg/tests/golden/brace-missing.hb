@@ -1,0 +1,4 @@
+global
+{{#each addresses}}
+    server {{host}
+{{/each}}

@@ -1,0 +1,3 @@
+global
+{{#each addresses}}
+    server {{host}}

@@ -1,0 +1,3 @@
+{{#each nodes}}
+    server {{host}}
+{{/each}}

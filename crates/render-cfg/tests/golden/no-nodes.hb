@@ -1,0 +1,5 @@
+backend nodes
+{{#each addresses}}
+    server {{host}} {{ip}}:{{port}}
+{{/each}}
+    # the end

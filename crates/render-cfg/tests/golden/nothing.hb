@@ -1,0 +1,3 @@
+{{#each addresses}}
+    server {{host}}
+{{/each}}

@@ -1,0 +1,6 @@
+{{#*inline "line"}}
+    server {{host}} {{ip}}:{{port}}
+{{/inline}}
+{{#each addresses}}
+{{> line}}
+{{/each}}
