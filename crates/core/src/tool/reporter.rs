@@ -185,8 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_written_stops_nothing() {
-        reporter(Path::new("/nonexistent/serf.log")).say("on it goes");
-        reporter(Path::new("/")).say("on it goes");
+    fn a_log_that_cannot_be_written_is_given_up_and_the_console_has_every_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let console = dir.path().join("console");
+        for log in ["/nonexistent/serf.log", "/"] {
+            fs::write(&console, "").unwrap();
+            let reporter = Reporter::new("test", Format::Text, Some(log.into()), Some(console.clone()));
+            reporter.say("one");
+            assert_eq!(*reporter.log.borrow(), None, "{log}");
+            reporter.say("two");
+            assert_eq!(fs::read_to_string(&console).unwrap(), "test: one\ntest: two\n", "{log}");
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! `scale-nodes` from outside, without a lab: what it says when something is wrong.
 #![allow(clippy::unwrap_used, reason = "what the tests share is test code, which the lint cannot know")]
 
-use std::fs;
+use std::env;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use lb_fixture::{Background, World, assert_help, assert_page, eventually, only_line};
 
@@ -32,19 +36,27 @@ fn options_that_do_not_fit_each_other_are_one_line() {
     }
 }
 
-/// The tool in the background, with a Docker engine that is not there.
+/// The tool in the background. Its `docker` is the machine's, with an engine that is not there, and adds a line to the
+/// file `asked` each time.
 fn start(world: &World, socket: &str) -> Background {
+    let folder = world.path("docker");
+    fs::create_dir(&folder).unwrap();
+    let docker = folder.join("docker");
+    let script = format!("#!/bin/sh\necho \"$1\" >>{}\nPATH=${{PATH#*:}} exec docker \"$@\"\n", world.path("asked").display());
+    fs::write(&docker, script).unwrap();
+    fs::set_permissions(&docker, Permissions::from_mode(0o755)).unwrap();
     let mut command = world.process(TOOL);
     command.args(["--max", "2", "--every", "100ms", "--socket", socket]).env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+    command.env("PATH", format!("{}:{}", folder.display(), env::var("PATH").unwrap()));
     Background::start(&mut command)
 }
 
-/// Shows that it has said just these things, and goes on without saying them again.
-fn says(tool: &mut Background, parts: &[&str]) {
+/// Shows that it says just these things, and none of them again when it has looked once more; `looks` counts its looks as
+/// they begin.
+fn says(tool: &mut Background, parts: &[&str], looks: impl Fn() -> usize) {
     eventually(&format!("{parts:?} is said"), || tool.said().lines().count() >= parts.len());
-    // For some looks more: one takes 0.1 s, and 2 s if nobody answers.
-    let began = Instant::now();
-    eventually("some looks more", || began.elapsed() > Duration::from_secs(3));
+    let before = looks();
+    eventually("a look more is over", || looks() >= before + 2);
     let said = tool.said();
     assert_eq!(said.lines().count(), parts.len(), "{said}");
     for (line, part) in said.lines().zip(parts) {
@@ -56,12 +68,28 @@ fn says(tool: &mut Background, parts: &[&str]) {
 #[test]
 fn a_balancer_that_does_not_answer_is_said_once() {
     let world = World::new();
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    says(&mut start(&world, &silent.local_addr().unwrap().to_string()), &["nothing can be decided: HAProxy's socket 127.0.0.1:"]);
-    says(
-        &mut start(&world, "no-such-host.invalid:9999"),
-        &["nothing can be decided: HAProxy's socket no-such-host.invalid:9999"],
-    );
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in socket.incoming() {
+            held.push(stream);
+            counted.store(held.len(), Ordering::Relaxed);
+        }
+    });
+    let line = format!("nothing can be decided: HAProxy's socket {address}");
+    says(&mut start(&world, &address), &[&line], || looks.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_balancer_whose_name_leads_nowhere_is_said() {
+    let world = World::new();
+    let mut tool = start(&world, "no-such-host.invalid:9999");
+    let line = "scale-nodes: nothing can be decided: HAProxy's socket no-such-host.invalid:9999: ";
+    eventually(line, || tool.said().starts_with(line));
+    assert!(tool.is_running());
 }
 
 #[test]
@@ -69,7 +97,7 @@ fn an_engine_that_does_not_answer_is_said_once_as_soon_as_the_balancer_does() {
     let world = World::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut tool = start(&world, &format!("127.0.0.1:{port}"));
-    says(&mut tool, &["Connection refused"]);
+    eventually("the balancer is missed", || tool.said().contains("Connection refused"));
     fs::write(
         world.config(),
         format!(
@@ -81,7 +109,8 @@ fn an_engine_that_does_not_answer_is_said_once_as_soon_as_the_balancer_does() {
     let mut haproxy = Command::new("haproxy");
     haproxy.env("PATH", "/usr/sbin:/usr/bin:/bin").arg("-db").arg("-f").arg(world.config());
     let _haproxy = Background::start(&mut haproxy);
-    says(&mut tool, &["Connection refused", "nothing can be decided: docker ps: Cannot connect to the Docker daemon"]);
+    let looks = || fs::read_to_string(world.path("asked")).unwrap_or_default().lines().count();
+    says(&mut tool, &["Connection refused", "nothing can be decided: docker ps: Cannot connect to the Docker daemon"], looks);
 }
 
 #[test]

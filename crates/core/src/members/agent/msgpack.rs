@@ -202,6 +202,8 @@ mod tests {
     fn depth_costs_nothing() {
         let mut deep = vec![0x91; 1 << 20];
         deep.push(0xc0);
-        Pieces::new(&deep[..]).skip().unwrap();
+        let mut rest = &deep[..];
+        Pieces::new(&mut rest).skip().unwrap();
+        assert!(rest.is_empty(), "{} bytes are left", rest.len());
     }
 }
