@@ -1,4 +1,4 @@
-//! The copy of the lines: a thread sends them, and whoever adds lines never waits for it.
+//! The copy of the lines: a thread sends them, and adding lines never waits for it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -13,21 +13,22 @@ use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 
 use crate::syslog::{LONGEST, Target, Transport, message};
 
-/// How much waits to be sent, in bytes, before lines are lost.
+/// Maximum size of the send buffer in bytes; further lines are dropped.
 const WAITING: usize = 1 << 20;
-/// Time that a server has to accept a connection, and to take something of what it is sent.
+/// Time limit for the server to accept a connection, and to accept data.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What a server does not confirm in this time is an error; by itself, Linux takes a quarter of an hour.
+/// Unacknowledged data is an error after this time; by default, Linux waits a quarter of an hour.
 const UNCONFIRMED_MS: u32 = 10_000;
 /// Pause after an error.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Datagrams go to the address that the name had at most this long ago.
+/// How long a resolved address is used for datagrams.
 const ADDRESS_AGE: Duration = Duration::from_secs(5);
-/// Nobody confirms a datagram, and an error comes up to three seconds late (ARP): after this long without one it works again.
+/// Datagrams are not acknowledged, and errors arrive up to three seconds late (ARP): after this long without an error, it works
+/// again.
 const UDP_PROOF: Duration = Duration::from_secs(10);
-/// At most this often it is said that lines are lost while the server takes some.
+/// Minimum interval between messages about lost lines while the server is slow.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-/// Time for what still waits when the input has ended.
+/// Time to send what is buffered at the end of the input.
 const END: Duration = Duration::from_secs(1);
 
 /// Sends copies of lines to a syslog server.
@@ -40,7 +41,7 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// Starts to send the lines of `program`; `reporter` says when that fails, and when it works again.
+    /// Starts sending the lines of `program`; failures and recoveries are logged to `reporter`.
     pub(crate) fn start(target: Target, program: &str, reporter: Reporter) -> Self {
         let (lines, receiver) = channel::<(SystemTime, Vec<u8>)>();
         let (end, ended) = channel();
@@ -60,7 +61,7 @@ impl Forward {
             let mut rest = Vec::new();
             while let Ok((time, bytes)) = receiver.recv() {
                 rest.extend(&bytes);
-                // A line without an end must not fill the memory.
+                // An endless line must not fill the memory.
                 let unended = if rest.len() < LONGEST { 0 } else { rest.len() };
                 let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(unended, |at| at + 1);
                 shipper.ship(time, rest.get(..whole).unwrap_or_default());
@@ -68,15 +69,15 @@ impl Forward {
                 sent.fetch_sub(bytes.len(), Ordering::Relaxed);
             }
             shipper.say_lost();
-            // Nobody may wait for it any more.
+            // The receiver may be gone.
             let _ = end.send(());
         };
-        // Where no thread can be had, the log itself is still worth having.
+        // Even without a thread, the log itself is useful.
         let _ = thread::Builder::new().spawn(send);
         Self { lines, waiting, lost, ended }
     }
 
-    /// Adds a piece of the log, or counts its lines as lost when too much waits already.
+    /// Adds a piece of the log, or counts its lines as lost if the buffer is full.
     pub(crate) fn add(&self, piece: &[u8]) {
         let full = self.waiting.load(Ordering::Relaxed) + piece.len() > WAITING;
         if full {
@@ -84,14 +85,14 @@ impl Forward {
             return;
         }
         self.waiting.fetch_add(piece.len(), Ordering::Relaxed);
-        // The thread ends with this value only.
+        // The thread only ends on this value.
         let _ = self.lines.send((SystemTime::now(), piece.to_vec()));
     }
 
-    /// Gives what still waits a moment to be sent.
+    /// Waits a moment for the buffer to be sent.
     pub(crate) fn finish(self) {
         drop(self.lines);
-        // After that, it is lost.
+        // After that, the rest is lost.
         let _ = self.ended.recv_timeout(END);
     }
 }
@@ -103,20 +104,20 @@ struct Shipper {
     program: String,
     reporter: Reporter,
     connection: Option<Connection>,
-    /// When the last error was, since it was said that something is wrong.
+    /// Time of the last error since a failure was logged.
     trouble: Option<Instant>,
     said_lost: Option<Instant>,
     lost: Arc<AtomicUsize>,
 }
 
 impl Shipper {
-    /// Sends whole lines, however long that takes.
+    /// Sends complete lines, however long that takes.
     fn ship(&mut self, time: SystemTime, lines: &[u8]) {
         let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let messages = lines.map(|line| message(&self.host, &self.program, time, line));
         let parcels: Vec<Vec<u8>> = match self.target.transport {
             Transport::Udp => messages.collect(),
-            // All at once. After an error all again: rather twice than not at all.
+            // All at once, and again after an error: better twice than not at all.
             Transport::Tcp => vec![messages.flat_map(|message| [message, b"\n".to_vec()]).flatten().collect()],
         };
         for parcel in parcels {
@@ -143,7 +144,7 @@ impl Shipper {
         connection.send(parcel)
     }
 
-    /// Says that the trouble is over, and now and then what is lost without any.
+    /// Logs a recovery, and occasionally the lines lost without a failure.
     fn sent(&mut self) {
         let proof = if self.target.transport == Transport::Udp { UDP_PROOF } else { Duration::ZERO };
         if self.trouble.is_some_and(|last| last.elapsed() >= proof) {
@@ -166,7 +167,7 @@ impl Shipper {
     }
 }
 
-/// A way to the server.
+/// A connection to the server.
 enum Connection {
     Udp(UdpSocket, Instant),
     Tcp(TcpStream),
@@ -180,7 +181,7 @@ impl Connection {
                 let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
                 let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
                 socket.connect(address)?;
-                // Even the queue of a network card may be full.
+                // Even the queue of a network interface may be full.
                 socket.set_write_timeout(Some(PATIENCE))?;
                 Ok(Self::Udp(socket, Instant::now()))
             }
@@ -193,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// A server never says anything; if there is something to read, it is the end of the connection.
+    /// A server never sends anything; if there is something to read, it is the end of the connection.
     fn is_good(&mut self) -> bool {
         match self {
             Self::Udp(_, since) => since.elapsed() < ADDRESS_AGE,

@@ -1,4 +1,4 @@
-//! `bundle-log`: passes log lines on in bundles, and a copy of them to a syslog server.
+//! `bundle-log`: passes log lines on in batches, and sends a copy to a syslog server.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -20,30 +20,31 @@ mod syslog;
 
 use forward::Forward;
 
-/// What the pipe can hold, in bytes, instead of 64 KiB: the most that an unprivileged process may ask for (pipe(7)).
+/// Size of the pipe in bytes, instead of 64 KiB: the maximum for an unprivileged process (pipe(7)).
 const PIPE: i32 = 1 << 20;
 
 const EXAMPLES: &str = "  exec bundle-log                                   # in the run script of a logger
   exec bundle-log --to udp://logs.example:514       # and to a syslog server";
 
-/// Pass standard input on to standard output in bundles.
+/// Pass standard input on to standard output in batches.
 ///
-/// Of what comes in, the first part is passed on at once, and what comes in the time after it as one piece. Whoever
-/// reads the output wakes up less often: with a request log of some thousand lines a second, each of which wakes
-/// Docker's processes, this is most of its price. It ends when its input does.
+/// The first input is passed on at once, and whatever arrives during the following interval is passed on in one write, so
+/// that the reader wakes up less often. For a request log of some thousand lines per second, each of which would wake
+/// Docker's processes, that is most of the cost. Ends at the end of its input.
 ///
-/// With --to, each line also goes to a syslog server (RFC 5424; over TCP one line a message). What is passed on never
-/// waits for that: while the server is away or slow, up to 1 MiB of lines is kept, what comes then is lost and counted.
+/// With --to, each line is also sent to a syslog server (RFC 5424; over TCP, one message per line). Standard output never
+/// waits for that: while the server is unreachable or slow, up to 1 MiB of lines is buffered, and further lines are
+/// dropped and counted.
 #[derive(Debug, Parser)]
 #[command(name = "bundle-log", version, after_help = after_help(EXAMPLES))]
 pub struct BundleLog {
-    /// Time in which a bundle gathers
+    /// How long to collect lines for a batch
     #[arg(long, value_name = "TIME", default_value = "20ms")]
     every: humantime::Duration,
-    /// Syslog server that gets a copy, udp://HOST[:PORT] or tcp://HOST[:PORT]; one that makes no sense is said and left out
+    /// Syslog server to send a copy to, udp://HOST[:PORT] or tcp://HOST[:PORT]; an invalid URL is logged and ignored
     #[arg(long, env = "LOG_TARGET", value_name = "URL")]
     to: Option<String>,
-    /// Name of the program that the lines are from, for the syslog server
+    /// Name of the program that wrote the lines, for the syslog server
     #[arg(long, value_name = "NAME", default_value = "haproxy")]
     from: String,
     #[command(flatten)]
@@ -65,10 +66,10 @@ impl Tool for BundleLog {
 /// Runs the tool.
 ///
 /// # Errors
-/// When standard input or output fails.
+/// If standard input or output fails.
 pub fn run(tool: &BundleLog, reporter: &Reporter) -> Result<Exit> {
     let mut input = io::stdin().lock();
-    // HAProxy drops lines that find the pipe full. Where it cannot be larger, it stays as it is.
+    // HAProxy drops lines when the pipe is full. If it cannot be enlarged, it stays as it is.
     let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE));
     let forward = forward(tool, reporter);
     let mut bundle = vec![0; 1 << 20];
@@ -92,7 +93,7 @@ pub fn run(tool: &BundleLog, reporter: &Reporter) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Writes all of it. Another logger of the container, s6-log, may have made their common output one that does not wait.
+/// Writes everything, even if the output, which is shared with s6-log, was made non-blocking by it.
 fn pass_on(mut lines: &[u8]) -> io::Result<()> {
     let output = io::stdout();
     while !lines.is_empty() {
@@ -106,7 +107,7 @@ fn pass_on(mut lines: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What sends the copy. A target that makes no sense must not cost the log itself.
+/// Starts sending the copy. An invalid target must not stop the log itself.
 fn forward(tool: &BundleLog, reporter: &Reporter) -> Option<Forward> {
     let to = tool.to.as_deref().filter(|to| !to.is_empty())?;
     let log_file = tool.run_options.log_file.clone();

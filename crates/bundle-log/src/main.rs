@@ -1,4 +1,4 @@
-//! The program `bundle-log`; see the library of the same name.
+//! The `bundle-log` program; everything is in the library of the same name.
 
 fn main() -> std::process::ExitCode {
     lb_core::tool::main(bundle_log::run)

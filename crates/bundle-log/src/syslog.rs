@@ -1,4 +1,4 @@
-//! Syslog: the name of a server, and a line as a message (RFC 5424; over TCP as in RFC 6587, section 3.4.2).
+//! Syslog: the URL of a server, and a line as a message (RFC 5424; over TCP as in RFC 6587, section 3.4.2).
 
 use std::fmt;
 use std::io;
@@ -8,16 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use lb_core::os::command;
 
-/// The port of a syslog server that names none.
+/// The default port of a syslog server.
 const PORT: u16 = 514;
-/// Time in which a name is resolved.
+/// Time limit for resolving a name.
 const RESOLVE: Duration = Duration::from_secs(5);
 /// Priority of every line: facility local0, severity informational.
 const PRIORITY: u8 = 16 * 8 + 6;
-/// Longest message, in bytes; the default limit of rsyslog, and well below that of a datagram.
+/// Maximum length of a message in bytes: the default limit of rsyslog, and well below that of a datagram.
 pub(crate) const LONGEST: usize = 8 * 1024;
 
-/// How a message gets there.
+/// The transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Udp,
@@ -70,9 +70,9 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// The first address of its name, asked anew each time: a container that comes back may have another one.
+    /// The first address of its name, resolved each time, because a container that comes back may have another one.
     ///
-    /// By `getent`, because a static program cannot rely on glibc's own resolver, and because it can be killed.
+    /// Uses `getent`, because a static program cannot rely on glibc's resolver, and because `getent` can be killed.
     pub(crate) fn resolve(&self) -> io::Result<SocketAddr> {
         if let Ok(address) = self.host.parse() {
             return Ok(SocketAddr::new(address, self.port));
@@ -83,7 +83,7 @@ impl Target {
     }
 }
 
-/// A line as a message, without a line break. One that is too long is cut.
+/// A line as a message, without a line break. Long lines are truncated.
 pub(crate) fn message(host: &str, program: &str, time: SystemTime, line: &[u8]) -> Vec<u8> {
     let time = humantime::format_rfc3339_millis(time);
     let mut message = format!("<{PRIORITY}>1 {time} {host} {program} - - - ").into_bytes();

@@ -1,6 +1,6 @@
-//! `manual`: writes the man pages and the completions of all tools, from their own options, into a folder.
+//! `manual`: generates the man pages and completions of all tools from their options.
 //!
-//! A program of its own, so that the tools need not carry what makes them.
+//! It is a separate program so that the tools do not have to include the generators.
 
 use std::fs::{File, create_dir_all};
 use std::io::{self, BufWriter, Write};
@@ -12,18 +12,18 @@ use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use roff::{Roff, roman};
 
-/// Write man pages and completions of all tools.
+/// Generate man pages and completions for all tools.
 ///
-/// DIR gets man1/TOOL.1, bash/TOOL, zsh/_TOOL and fish/TOOL.fish.
+/// Writes DIR/man1/TOOL.1, DIR/bash/TOOL, DIR/zsh/_TOOL and DIR/fish/TOOL.fish.
 #[derive(Debug, Parser)]
 #[command(name = "manual", version)]
 struct Manual {
-    /// Folder to write to; it is made if it is not there
+    /// Directory to write to; it is created if missing
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
 
-/// A new tool is added here.
+/// Add new tools here.
 fn tools() -> [Command; 9] {
     [
         bundle_log::BundleLog::command(),
@@ -70,7 +70,7 @@ fn write(directory: &Path, name: &str, content: impl FnOnce(&mut dyn Write) -> i
     create().with_context(|| format!("write {}", path.display()))
 }
 
-/// What clap knows, then the parts of the help's end as sections of their own.
+/// The sections that clap generates, followed by the parts of the help's epilogue as sections.
 fn page(tool: &Command, tools: &[Command], output: &mut dyn Write) -> io::Result<()> {
     let man = Man::new(tool.clone()).manual("Load balancer that follows its nodes");
     man.render_title(output)?;

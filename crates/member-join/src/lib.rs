@@ -1,4 +1,4 @@
-//! `member-join`: registers the nodes of an event, and publishes.
+//! `member-join`: registers the nodes in an event, then publishes.
 
 use anyhow::Result;
 use clap::Parser;
@@ -11,12 +11,12 @@ const EXAMPLES: &str = r"  serf agent -event-handler member-join,member-update=m
   printf 's3\t172.18.0.5\tbackend\tweight=50\n' | docker exec -i ha member-join
   echo 's3 172.18.0.5 backend' | member-join --nodes-dir ./nodes --template t.hb --config ./haproxy.cfg";
 
-/// Register the nodes of a Serf event, and publish.
+/// Register the nodes in a Serf event and publish.
 ///
-/// Reads event lines on standard input, one a member: NAME, ADDRESS, ROLE and TAGS, separated by tabs (or spaces, when
-/// typed by hand). Each member of the role gets its file in the registry, as the lab has it; then haproxy.cfg is
-/// rendered and the running HAProxy made equal to it. The tags port=, weight= (0 to 256) and drain=yes are used.
-/// Run twice, it does nothing the second time.
+/// Reads event lines from standard input, one per member: NAME, ADDRESS, ROLE and TAGS, separated by tabs (or by spaces,
+/// when typed by hand). Writes a file to the registry for each member with the role, in the lab's format, then renders
+/// haproxy.cfg and updates the running HAProxy. Understands the tags port=, weight= (0 to 256) and drain=yes. A second
+/// run changes nothing.
 #[derive(Debug, Parser)]
 #[command(name = "member-join", version, after_help = after_help(EXAMPLES))]
 pub struct MemberJoin {
@@ -35,7 +35,7 @@ impl Tool for MemberJoin {
 /// Runs the tool.
 ///
 /// # Errors
-/// When registry, file or process cannot be changed.
+/// If the registry, the file or the process cannot be changed.
 pub fn run(tool: &MemberJoin, reporter: &Reporter) -> Result<Exit> {
     Ok(handle(Event::Present, &tool.options, reporter)?)
 }

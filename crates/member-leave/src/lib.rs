@@ -1,4 +1,4 @@
-//! `member-leave`: unregisters the nodes of an event, and publishes.
+//! `member-leave`: unregisters the nodes in an event, then publishes.
 
 use anyhow::Result;
 use clap::Parser;
@@ -11,11 +11,11 @@ const EXAMPLES: &str = r"  serf agent -event-handler member-leave,member-failed,
   printf 's3\t172.18.0.5\tbackend\t\n' | docker exec -i ha member-leave
   echo 's3 172.18.0.5 backend' | member-leave --nodes-dir ./nodes --template t.hb --config ./haproxy.cfg";
 
-/// Unregister the nodes of a Serf event, and publish.
+/// Unregister the nodes in a Serf event and publish.
 ///
-/// Reads event lines on standard input, one a member, as member-join does; only the name counts. Its file is removed
-/// from the registry, haproxy.cfg is rendered, and the running HAProxy sends the node no new request; what runs there
-/// goes on to its end. A node that is not registered is no error.
+/// Reads event lines from standard input, one per member, as member-join does, but uses only the name. Removes the node's
+/// file from the registry, renders haproxy.cfg, and makes the running HAProxy send the node no new requests; requests in
+/// progress are finished. It is not an error if the node is not registered.
 #[derive(Debug, Parser)]
 #[command(name = "member-leave", version, after_help = after_help(EXAMPLES))]
 pub struct MemberLeave {
@@ -34,7 +34,7 @@ impl Tool for MemberLeave {
 /// Runs the tool.
 ///
 /// # Errors
-/// When registry, file or process cannot be changed.
+/// If the registry, the file or the process cannot be changed.
 pub fn run(tool: &MemberLeave, reporter: &Reporter) -> Result<Exit> {
     Ok(handle(Event::Gone, &tool.options, reporter)?)
 }

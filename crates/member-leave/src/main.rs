@@ -1,4 +1,4 @@
-//! The program `member-leave`; see the library of the same name.
+//! The `member-leave` program; everything is in the library of the same name.
 
 fn main() -> std::process::ExitCode {
     lb_core::tool::main(member_leave::run)

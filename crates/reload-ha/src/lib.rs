@@ -1,4 +1,4 @@
-//! `reload-ha`: makes the running HAProxy equal to its file.
+//! `reload-ha`: makes the running HAProxy match its file.
 
 use std::io::{self, Write};
 
@@ -16,11 +16,11 @@ const EXAMPLES: &str = "  docker exec ha reload-ha
   docker exec ha reload-ha --dry-run
   docker exec ha reload-ha --force";
 
-/// Make the running HAProxy equal to its configuration file.
+/// Make the running HAProxy match its configuration file.
 ///
-/// Where only server lines differ, it is done by commands at run time, and no other connection is touched; otherwise
-/// HAProxy reads the file anew, without downtime. When it finds the file invalid, the old worker goes on. A HAProxy
-/// that does not run is no error: it reads the file when it starts.
+/// If only server lines differ, sends commands at run time, which affect no other connection; otherwise HAProxy reloads
+/// the file, without downtime. If it rejects the file, the old worker stays in service. It is not an error if HAProxy is
+/// not running: it will read the file when it starts.
 #[derive(Debug, Parser)]
 #[command(name = "reload-ha", version, after_help = after_help(EXAMPLES))]
 pub struct ReloadHa {
@@ -47,7 +47,7 @@ impl Tool for ReloadHa {
 /// Runs the tool.
 ///
 /// # Errors
-/// When HAProxy does not answer, or refuses the file.
+/// If HAProxy does not answer, or rejects the file.
 pub fn run(tool: &ReloadHa, reporter: &Reporter) -> Result<Exit> {
     let lock = Lock::take(&tool.process.config)?;
     if tool.dry_run {

@@ -1,4 +1,4 @@
-//! The program `reload-ha`; see the library of the same name.
+//! The `reload-ha` program; everything is in the library of the same name.
 
 fn main() -> std::process::ExitCode {
     lb_core::tool::main(reload_ha::run)

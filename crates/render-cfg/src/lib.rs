@@ -23,21 +23,21 @@ const EXAMPLES: &str = "  docker exec ha render-cfg --stdout
 /// Render the registry into haproxy.cfg.
 ///
 /// The template is Handlebars: {{#each addresses}} … {{host}} {{ip}} {{port}} {{weight}} {{drain}} … {{/each}}, and the
-/// names given with --set. The file is replaced in one step, only if it changes, and only if HAProxy finds it valid;
-/// the running HAProxy is left alone (see reload-ha).
+/// names given with --set. The file is replaced atomically, only if it changes and only if HAProxy accepts it. The
+/// running HAProxy is not touched (see reload-ha).
 #[derive(Debug, Parser)]
 #[command(name = "render-cfg", version, after_help = after_help(EXAMPLES))]
 pub struct RenderCfg {
-    /// Print the text, write no file
+    /// Print the result instead of writing the file
     #[arg(long, group = "output")]
     stdout: bool,
-    /// Only ask HAProxy whether the text is valid
+    /// Only ask HAProxy whether the result is valid
     #[arg(long, group = "output")]
     check: bool,
-    /// Print how the text differs from the file, write no file
+    /// Print the difference from the file instead of writing it
     #[arg(long, group = "output")]
     diff: bool,
-    /// A further name for the template; may be given several times
+    /// An additional name for the template; can be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     #[command(flatten)]
@@ -65,7 +65,7 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
 /// Runs the tool.
 ///
 /// # Errors
-/// When registry or template cannot be read, or HAProxy refuses the text; the last good file stays.
+/// If the registry or the template cannot be read, or HAProxy rejects the result; the last good file stays.
 pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     let settings: BTreeMap<_, _> = tool.set.iter().cloned().collect();
     let config = &tool.options.process.config;
@@ -87,7 +87,7 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// A unified diff from the file as it is to the text.
+/// A unified diff from the current file to `text`.
 fn difference(tool: &RenderCfg, text: &str) -> Result<String> {
     let config = &tool.options.process.config;
     let old = match read_text(config) {

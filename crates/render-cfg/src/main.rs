@@ -1,4 +1,4 @@
-//! The program `render-cfg`; see the library of the same name.
+//! The `render-cfg` program; everything is in the library of the same name.
 
 fn main() -> std::process::ExitCode {
     lb_core::tool::main(render_cfg::run)

@@ -1,4 +1,4 @@
-//! What is to be done, from figures and time alone.
+//! What to do, decided from figures and time alone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,18 +8,18 @@ use std::time::Duration;
 pub struct Policy {
     /// Never fewer containers than this.
     pub min: usize,
-    /// Never more than this.
+    /// Never more containers than this.
     pub max: usize,
-    /// More requests in progress a node than this need more nodes.
+    /// With more requests in progress per node than this, more nodes are needed.
     pub up: f64,
-    /// If one node fewer would still have fewer than this each, there is one too many. Below `up`: the gap between them
-    /// is what keeps a steady load from starting and stopping nodes in turn.
+    /// If, with one node fewer, each would still have fewer requests than this, there is one node too many. Must be below
+    /// `up`: the gap keeps a steady load from starting and stopping nodes in turn.
     pub down: f64,
-    /// How many looks the load is averaged over.
+    /// Number of measurements that the load is averaged over.
     pub looks: usize,
-    /// Time after an action in which there is no other.
+    /// Minimum time between two actions.
     pub cool_down: Duration,
-    /// Time in which a node of ours has to become ready.
+    /// Time that a node started by this tool has to become ready.
     pub ready_within: Duration,
 }
 
@@ -30,69 +30,69 @@ pub struct Node {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// It was started by this tool, which therefore may stop it.
+    /// Whether it was started by this tool, which may therefore stop it.
     pub ours: bool,
-    /// The balancer sends it requests.
+    /// Whether the balancer sends it requests.
     pub ready: bool,
 }
 
-/// What was seen at one look.
+/// One measurement.
 #[derive(Debug, Clone)]
 pub struct Figures {
-    /// The containers, the newest first.
+    /// The containers, newest first.
     pub nodes: Vec<Node>,
     /// Requests in progress on all nodes together.
     pub requests: u32,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Start this many nodes.
     Start(usize, String),
     /// Stop this one.
     Stop(Node, String),
-    /// Nothing, for a reason of this kind.
+    /// Do nothing, for this kind of reason.
     Nothing(Reason, String),
 }
 
 /// Why nothing is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// The last action was a moment ago.
+    /// The last action was too recent.
     CoolDown,
-    /// No node is ready, or one of ours is not.
+    /// No node is ready, or one started by this tool is not.
     NotReady,
-    /// Not enough looks so far.
+    /// Not enough measurements yet.
     TooFewLooks,
     /// The load fits the nodes.
     Fits,
-    /// There may not be more nodes.
+    /// The maximum number of nodes is reached.
     AtMax,
-    /// There may not be fewer nodes.
+    /// The minimum number of nodes is reached.
     AtMin,
-    /// The node too many is not ours.
+    /// No surplus node was started by this tool.
     NotOurs,
 }
 
-/// Decides, look by look.
+/// Decides after each measurement.
 #[derive(Debug)]
 pub struct Decider {
     policy: Policy,
     looks: VecDeque<u32>,
     acted: Option<Duration>,
-    /// Since when nodes of ours are not ready, by identifier.
+    /// Since when each node started by this tool has not been ready, by identifier.
     unready: BTreeMap<String, Duration>,
 }
 
 impl Decider {
-    /// Nothing has been seen or done so far.
+    /// The initial state: nothing measured, nothing done.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self { policy, looks: VecDeque::new(), acted: None, unready: BTreeMap::new() }
     }
 
-    /// What is to be done after a look at `now`, a time that only grows. What it says counts as done.
+    /// What to do after a measurement at `now`, which must not go backwards. The decision is assumed to be carried out.
     pub fn decide(&mut self, now: Duration, figures: &Figures) -> Decision {
         self.note(now, figures);
         let decision = match self.acted {
@@ -103,7 +103,7 @@ impl Decider {
         };
         if !matches!(decision, Decision::Nothing(..)) {
             self.acted = Some(now);
-            // What was measured was the load of another number of nodes.
+            // Earlier measurements were for a different number of nodes.
             self.looks.clear();
         }
         decision
@@ -118,7 +118,7 @@ impl Decider {
         self.unready = unready.map(|node| (node.id.clone(), self.unready.get(&node.id).copied().unwrap_or(now))).collect();
     }
 
-    /// What needs no look at the load: too few or too many containers, and one that does not get ready.
+    /// Decisions that do not depend on the load: too few or too many containers, or one that does not become ready.
     fn count_is_wrong(&self, now: Duration, figures: &Figures) -> Option<Decision> {
         let (count, Policy { min, max, ready_within, .. }) = (figures.nodes.len(), &self.policy);
         if count < *min {
@@ -135,7 +135,7 @@ impl Decider {
     fn load_is_wrong(&self, figures: &Figures) -> Decision {
         let Policy { min, max, up, down, looks, .. } = &self.policy;
         let count = figures.nodes.len();
-        // Somebody else's node that is not ready is no help, and nothing to wait for.
+        // Do not count or wait for unready nodes that others started.
         let ready = figures.nodes.iter().filter(|node| node.ready).count();
         if ready == 0 || !self.unready.is_empty() {
             return Decision::Nothing(Reason::NotReady, format!("{ready} of {count} nodes are ready"));
@@ -163,7 +163,7 @@ impl Decider {
     }
 }
 
-/// Stops the newest of ours; others are not ours to stop.
+/// Stops the newest node started by this tool, never one started by others.
 fn stop_ours(figures: &Figures, why: String) -> Decision {
     match figures.nodes.iter().find(|node| node.ours) {
         Some(node) => Decision::Stop(node.clone(), why),

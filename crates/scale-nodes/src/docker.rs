@@ -1,4 +1,4 @@
-//! The nodes' containers, by the Docker command line.
+//! The nodes' containers, through the Docker command line.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use lb_core::os::command;
 
 use crate::decision::Node;
 
-/// The label of containers that this tool has started.
+/// Label of containers started by this tool.
 const OURS: &str = "softengheigvd.scale-nodes";
-/// The label that the image of the nodes has.
+/// Label of the nodes' image.
 const NODE: &str = "softengheigvd.image=webapp";
-/// Time for an answer of the engine, and for a start.
+/// Time limit for the engine to answer, and to start a container.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Time for `docker stop` beyond the 10 s that it gives a node.
+/// Time limit for `docker stop`, which gives a node 10 s.
 const STOP: Duration = Duration::from_secs(60);
 
-/// How nodes are started: as start-containers.sh does.
+/// How nodes are started: like in start-containers.sh.
 const OPTIONS: [&str; 19] = [
     "--network-alias=serf-cluster",
     "--read-only",
@@ -40,7 +40,7 @@ const OPTIONS: [&str; 19] = [
     "--log-opt=max-file=2",
 ];
 
-/// The containers that are nodes of one network.
+/// The nodes' containers on one network.
 #[derive(Debug)]
 pub(crate) struct Nodes<'a> {
     pub(crate) network: &'a str,
@@ -50,7 +50,7 @@ pub(crate) struct Nodes<'a> {
 }
 
 impl Nodes<'_> {
-    /// Those that run, the newest first. `up` are the names of the balancer's servers that are up.
+    /// The running containers, newest first. `up` has the names of the balancer's servers that are up.
     pub(crate) fn list(&self, up: &BTreeSet<String>) -> Result<Vec<Node>> {
         let format = format!("{{{{.ID}}}} {{{{.Names}}}} {{{{.Label \"{OURS}\"}}}}");
         let (label, network) = (format!("label={NODE}"), format!("network={}", self.network));
@@ -58,8 +58,8 @@ impl Nodes<'_> {
         let node = |line: &str| {
             let mut words = line.split(' ');
             let (id, name) = (words.next()?, words.next()?);
-            // Its name in the cluster is its hostname: the container's name where a script started it, else the identifier.
-            // A number is added while an old address still has that.
+            // Its name in the cluster is its hostname: the container's name if a script started it, otherwise the container ID.
+            // A number is appended while the cluster holds that name for an old address.
             let is_it = |server: &str, hostname: &str| {
                 server.strip_prefix(hostname).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
             };
@@ -70,7 +70,7 @@ impl Nodes<'_> {
         Ok(listed.lines().filter_map(node).collect())
     }
 
-    /// Starts one, with the lowest number that is free; returns its name.
+    /// Starts one with the lowest free number and returns its name.
     pub(crate) fn start(&self) -> Result<String> {
         let taken = docker(&["ps", "--all", "--format", "{{.Names}}"], PATIENCE)?;
         let taken: BTreeSet<&str> = taken.lines().collect();
@@ -86,7 +86,7 @@ impl Nodes<'_> {
         Ok(name)
     }
 
-    /// Stops one: it leaves the cluster, and what runs on it is finished first. Its container is removed by `--rm`.
+    /// Stops one: it leaves the cluster and finishes its requests. `--rm` removes its container.
     pub(crate) fn stop(&self, node: &Node) -> Result<()> {
         docker(&["stop", &node.id], STOP).map(drop)
     }

@@ -1,4 +1,4 @@
-//! HAProxy's own figures, from its statistics socket.
+//! HAProxy's statistics, from its socket.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// Time that HAProxy has for each step of an answer.
+/// Time limit for each step of an answer from HAProxy.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest answer that is read, in bytes.
+/// Maximum length of an answer, in bytes.
 const LONGEST: u64 = 4 << 20;
 
-/// What HAProxy says of a backend.
+/// HAProxy's statistics for a backend.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Backend {
-    /// Requests in progress, with those that wait for a server.
+    /// Requests in progress, including those waiting for a server.
     pub(crate) requests: u32,
     /// The servers that are up.
     pub(crate) up: BTreeSet<String>,
 }
 
-/// Asks the socket at `address`, HOST:PORT, for one backend.
+/// Asks the socket at `address`, HOST:PORT, about one backend.
 pub(crate) fn ask(address: &str, backend: &str) -> Result<Backend> {
     let answer = show_stat(address).with_context(|| format!("HAProxy's socket {address}"))?;
     parse(&answer, backend).with_context(|| format!("HAProxy's socket {address}"))
@@ -57,7 +57,7 @@ fn parse(csv: &str, backend: &str) -> Result<Backend> {
                 found.requests = field(current).parse().with_context(|| format!("backend {backend}: no figures"))?;
                 whole = true;
             }
-            // "UP 1/2" is going down, and takes requests until then; a server that drains finishes what it has.
+            // "UP 1/2" is going down but still takes requests; a draining server is finishing its requests.
             name if ["UP", "DRAIN", "no check"].iter().any(|up| field(status).starts_with(up)) => {
                 found.up.insert(name.to_owned());
             }

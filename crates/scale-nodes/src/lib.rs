@@ -1,4 +1,4 @@
-//! `scale-nodes`: starts and stops nodes as the load of the balancer asks for.
+//! `scale-nodes`: starts and stops nodes as the load rises and falls.
 
 use std::thread;
 use std::time::Instant;
@@ -20,40 +20,40 @@ const EXAMPLES: &str = "  scale-nodes --min 2 --max 8
   scale-nodes --min 2 --max 8 --dry-run             # only say what would be done, and why
   scale-nodes --max 4 --up 20 --down 10 --cool-down 1m -- --stop-timeout 40 -e DRAIN_TIMEOUT=35";
 
-/// Start and stop nodes as the load of the balancer asks for.
+/// Start and stop nodes as the load rises and falls.
 ///
-/// Runs on the host, beside the Docker engine. It looks at HAProxy's statistics and starts nodes when more than --up
-/// requests are in progress on each, as many as the load needs; it stops one when one node less would still have fewer
-/// than --down each. It stops only containers that it has started, now or earlier, by `docker stop`: no request is lost.
-/// What cannot be done is said, and tried again. When it ends (Ctrl-C), the nodes stay.
+/// Runs on the host. Reads HAProxy's statistics and, when more than --up requests are in progress per node, starts as many
+/// nodes as the load needs. Stops a node when, with one node fewer, there would still be fewer than --down requests per
+/// node. Stops only containers that it has started, in this run or an earlier one, and with `docker stop`, so that no
+/// request is lost. Failures are logged and retried. Its nodes keep running when it ends (Ctrl-C).
 #[derive(Debug, Parser)]
 #[command(name = "scale-nodes", version, after_help = after_help(EXAMPLES))]
 pub struct ScaleNodes {
-    /// Fewest nodes
+    /// Minimum number of nodes
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]
     min: u16,
-    /// Most nodes
+    /// Maximum number of nodes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50))]
     max: u16,
-    /// More requests in progress a node need more nodes
+    /// Start nodes when there are more requests in progress per node than this
     #[arg(long, value_name = "REQUESTS", default_value_t = 10.0)]
     up: f64,
-    /// Fewer requests in progress a node, if there was one node less, need one node less
+    /// Stop a node when, with one node fewer, there would be fewer requests in progress per node than this
     #[arg(long, value_name = "REQUESTS", default_value_t = 5.0)]
     down: f64,
-    /// Time between two looks
+    /// Interval between measurements
     #[arg(long, value_name = "TIME", default_value = "1s")]
     every: humantime::Duration,
-    /// How many looks the load is averaged over
+    /// Number of measurements to average the load over
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     looks: u16,
-    /// Time after a start or a stop in which there is no other
+    /// Minimum time after a start or a stop before the next one
     #[arg(long, value_name = "TIME", default_value = "15s")]
     cool_down: humantime::Duration,
-    /// A node of its own that is not ready for this long is stopped
+    /// Stop a node started by this tool if it is not ready for this long
     #[arg(long, value_name = "TIME", default_value = "1m")]
     ready_within: humantime::Duration,
-    /// Start and stop nothing, only say so
+    /// Only log what would be started or stopped
     #[arg(long)]
     dry_run: bool,
     /// HAProxy's statistics socket
@@ -65,13 +65,13 @@ pub struct ScaleNodes {
     /// Docker network of the lab
     #[arg(long, env = "NETWORK", value_name = "NAME", default_value = "heig")]
     network: String,
-    /// What is before the names of containers
+    /// Prefix of container names
     #[arg(long, env = "PREFIX", value_name = "TEXT", default_value = "", hide_default_value = true)]
     prefix: String,
     /// Image of the nodes
     #[arg(long, value_name = "IMAGE", default_value = "softengheigvd/webapp")]
     image: String,
-    /// Further options of `docker run` for its nodes
+    /// Additional options of `docker run` for its nodes
     #[arg(last = true, value_name = "DOCKER OPTION")]
     options: Vec<String>,
     #[command(flatten)]
@@ -119,7 +119,7 @@ impl ScaleNodes {
         Ok(Figures { nodes: self.nodes().list(&backend.up)?, requests: backend.requests })
     }
 
-    /// Does what was decided, as far as it can be done.
+    /// Carries out a decision as far as possible.
     fn act(&self, decision: &Decision, reporter: &Reporter) {
         match decision {
             Decision::Start(count, why) => {
@@ -151,14 +151,14 @@ impl ScaleNodes {
     }
 }
 
-/// Why nothing was done at the last look, so that it is said when it is news.
+/// Why nothing was done last time, so that only a new reason is logged.
 #[derive(Default)]
 struct Idle(Option<Reason>);
 
 impl Idle {
     fn note(&mut self, decision: &Decision, reporter: &Reporter) {
         match decision {
-            // A matter of time only.
+            // This resolves itself with time.
             Decision::Nothing(Reason::CoolDown | Reason::TooFewLooks, _) => {}
             Decision::Nothing(reason, why) => {
                 if self.0.replace(*reason) != Some(*reason) {
@@ -170,10 +170,10 @@ impl Idle {
     }
 }
 
-/// Runs the tool, for ever.
+/// Runs the tool until it is stopped.
 ///
 /// # Errors
-/// None: what fails is said, and tried again.
+/// None: failures are logged and retried.
 pub fn run(tool: &ScaleNodes, reporter: &Reporter) -> Result<Exit> {
     let policy = match tool.policy() {
         Ok(policy) => policy,

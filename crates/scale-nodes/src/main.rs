@@ -1,4 +1,4 @@
-//! The program `scale-nodes`; see the library of the same name.
+//! The `scale-nodes` program; everything is in the library of the same name.
 
 fn main() -> std::process::ExitCode {
     lb_core::tool::main(scale_nodes::run)

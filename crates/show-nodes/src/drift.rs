@@ -1,4 +1,4 @@
-//! Where one state is not what the state before it says.
+//! Differences between a state and the one it is derived from.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,12 +13,12 @@ use serde::Serialize;
 use crate::nodes::Nodes;
 use crate::states::States;
 
-/// One difference between two states, and what to do about it.
+/// One difference between two states, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Drift {
-    /// The node, unless it is about all of them.
+    /// The node, unless the difference concerns all of them.
     pub node: Option<String>,
-    /// The later one of the two states: `registry`, `file` or `HAProxy`.
+    /// The later of the two states: `registry`, `file` or `HAProxy`.
     pub state: &'static str,
     /// What differs.
     pub what: String,
@@ -27,7 +27,7 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// What tells it from others, whatever its words are at one moment.
+    /// What identifies it, however its wording changes.
     #[must_use]
     pub fn key(&self) -> (Option<&str>, &'static str) {
         (self.node.as_deref(), self.state)
@@ -38,7 +38,7 @@ const SYNC: &str = "run sync-nodes";
 const TEMPLATE: &str = "haproxy.cfg is not what the template gives";
 const RELOAD: &str = "run reload-ha";
 
-/// All differences between the states that could be read. The registry takes `most` nodes.
+/// All differences between the states that could be read. The registry holds at most `most` nodes.
 #[must_use]
 pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes, most: usize) -> Vec<Drift> {
     let mut found = Found::default();
@@ -62,7 +62,8 @@ pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes, most: us
     found.0
 }
 
-/// When HAProxy refuses what the template gives, in these words, no sync helps: says so where the file is behind.
+/// If HAProxy rejects the rendered configuration with the message `words`, a sync does not help: says so where the file is
+/// outdated.
 pub fn explain_refusal(drift: &mut [Drift], words: &str, template: &Path) {
     for drift in drift.iter_mut().filter(|drift| drift.state == "file") {
         match &drift.node {
@@ -75,7 +76,7 @@ pub fn explain_refusal(drift: &mut [Drift], words: &str, template: &Path) {
     }
 }
 
-/// What helps a member that was refused.
+/// How to fix a rejected member.
 fn remedy(reason: &NodeError) -> &'static str {
     match reason {
         NodeError::Name(_) => "give it another by SERF_NODE_NAME",
@@ -114,7 +115,7 @@ impl Found {
         }
         for name in registry.nodes().keys().filter(|name| !list.nodes.contains_key(name)) {
             let row = nodes.rows.get(name.as_str());
-            // Its refusal says the same.
+            // The rejection was reported above.
             if row.is_some_and(|row| row.refused.is_some()) {
                 continue;
             }
@@ -156,7 +157,7 @@ impl Found {
             Plan::Commands(commands) => commands,
         };
         let mut told = BTreeSet::new();
-        // In maintenance and only waiting for its last connections, a server is where it should be.
+        // A server in maintenance that is waiting for its last connections is as it should be.
         for command in commands.iter().filter(|command| command.action != Action::DeleteWhenIdle) {
             let (key, server) = (command.server.to_string(), &command.server.server);
             let mut owner = nodes.rows.values().filter(|row| row.servers.iter().any(|running| running.server == key));

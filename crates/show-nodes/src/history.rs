@@ -8,7 +8,7 @@ use lb_core::os::read_file::read;
 use lb_core::publish::summary::{How, Summary};
 use serde::Serialize;
 
-/// Most lines that are told; the last ones count.
+/// Maximum number of lines shown; the last ones are kept.
 const MOST: usize = 50;
 
 /// One line of the log.
@@ -22,23 +22,23 @@ pub struct Entry {
     pub message: String,
 }
 
-/// How a node came to where it is.
+/// How a node got to where it is.
 #[derive(Debug, Default, Serialize)]
 pub struct History {
     /// The lines about it, oldest first.
     pub lines: Vec<Entry>,
-    /// The last publish that put it in, took it out or changed it, in a sentence.
+    /// The last publish that added, removed or changed it, as a sentence.
     pub last: Option<String>,
-    /// Why it was last refused.
+    /// Why it was last rejected.
     pub refused: Option<String>,
 }
 
-/// The log file, and the one that was put aside before it.
+/// The log file, and the rotated one before it.
 #[derive(Debug)]
 pub struct Log(Vec<Entry>);
 
 impl Log {
-    /// Reads both; what cannot be read tells nothing.
+    /// Reads both; a file that cannot be read counts as empty.
     #[must_use]
     pub fn read(log: &Path) -> Self {
         let mut before = log.as_os_str().to_owned();
@@ -51,7 +51,7 @@ impl Log {
         Self(text.lines().filter_map(entry).collect())
     }
 
-    /// The node that somebody means who says `asked`: the last one of this name, or in a container of this name.
+    /// The node that `asked` refers to: the last one with this name, or in a container with this name.
     #[must_use]
     pub fn node<'a>(&'a self, asked: &'a str) -> Option<&'a str> {
         self.0.iter().rev().find_map(|entry| match parse_in_container(&entry.message) {
@@ -86,12 +86,12 @@ impl History {
 fn entry(line: &str) -> Option<Entry> {
     let (time, rest) = line.split_once(' ')?;
     let (tool, message) = rest.split_once(": ")?;
-    // The log is as good as what was written into it.
+    // The log is only as trustworthy as what was written to it.
     let message = message.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     time.ends_with('Z').then(|| Entry { time: time.to_owned(), tool: tool.to_owned(), message })
 }
 
-/// Whether a line has the name as a word of its own. A container of this name may be another node's.
+/// Whether a line contains the name as a word. A container with this name may belong to another node.
 fn is_about(message: &str, name: &str) -> bool {
     if let Some((node, _)) = parse_in_container(message) {
         return node == name;

@@ -1,4 +1,4 @@
-//! `show-nodes`: every node in the four states, and where they differ.
+//! `show-nodes`: every node in the four states, and the differences between them.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Write};
@@ -31,9 +31,9 @@ use nodes::Nodes;
 use states::{States, told};
 use table::Style;
 
-/// Time for which a difference must last before it is one: a sync that is in flight is done by then.
+/// How long a difference must last to count: by then, a sync in progress is done.
 const LASTS: Duration = Duration::from_secs(2);
-/// Pause between two looks at a difference.
+/// Pause between two checks of a difference.
 const PAUSE: Duration = Duration::from_millis(200);
 
 const AFTER_HELP: &str = "Examples:
@@ -45,17 +45,17 @@ const AFTER_HELP: &str = "Examples:
 Exit codes:
   0   the four states agree
   1   they differ, or one of them cannot be read
-  2   wrong options";
+  2   invalid options";
 
-/// Show every node in the four states, and where they differ.
+/// Show every node in the four states, and the differences between them.
 ///
 /// The states are the member list, the registry, haproxy.cfg and the running HAProxy; each is derived from the one before
-/// it. A difference is told when it has lasted two seconds, with what to do about it. A node that has left and finishes
-/// what it has is none. Nothing is changed.
+/// it. A difference is reported once it has lasted two seconds, with how to fix it. A node that has left and is finishing
+/// its requests is not a difference. Changes nothing.
 #[derive(Debug, Parser)]
 #[command(name = "show-nodes", version, after_help = AFTER_HELP)]
 pub struct ShowNodes {
-    /// Only this node, by its name, its container's name or its address: where it is, and how it came there
+    /// Show only this node, given by name, container name or address: where it is, and how it got there
     #[arg(value_name = "NAME", conflicts_with = "metrics")]
     name: Option<String>,
     /// Print JSON
@@ -64,10 +64,10 @@ pub struct ShowNodes {
     /// Print metrics for Prometheus
     #[arg(long)]
     metrics: bool,
-    /// Replace this file by the metrics, for the textfile collector of the node exporter
+    /// Write the metrics to this file, for the textfile collector of the node exporter
     #[arg(long, value_name = "FILE", requires = "metrics")]
     output: Option<PathBuf>,
-    /// Go on until interrupted, and look again after so many seconds
+    /// Keep running until interrupted, refreshing every SECONDS
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ impl Tool for ShowNodes {
     }
 }
 
-/// What is there at one moment.
+/// The states at one moment.
 pub struct View {
     states: States,
     nodes: Nodes,
@@ -100,7 +100,7 @@ pub struct View {
 /// Runs the tool.
 ///
 /// # Errors
-/// When the output cannot be written.
+/// If the output cannot be written.
 pub fn run(tool: &ShowNodes, reporter: &Reporter) -> Result<Exit> {
     let mut containers = Containers::for_person();
     loop {
@@ -127,14 +127,14 @@ impl ShowNodes {
         let mut states = States::read(&self.options);
         let list = states.members.as_ref().map_err(Clone::clone);
         let list = list.and_then(|members| Ok(MemberList::of(members, &self.role.gate().map_err(told)?)));
-        // Who is a node is not known without it.
+        // Without it, there is no telling which members are nodes.
         let list = list.map_err(|reason| states.members = Err(reason)).ok();
         let nodes = Nodes::of(&states, list.as_ref(), &self.role.role, self.options.render.port, containers);
         let drift = drift(&states, list.as_ref(), &nodes, self.role.max_nodes);
         View { states, nodes, drift }
     }
 
-    /// Looks until no difference is left of those that were seen first, or those left have lasted.
+    /// Looks again until the differences seen first are gone, or have lasted.
     fn settled(&self, containers: &mut Containers) -> View {
         let begin = Instant::now();
         let mut view = self.look(containers);
@@ -168,7 +168,7 @@ impl ShowNodes {
         }
     }
 
-    /// A terminal that is watched begins anew each time.
+    /// With --watch, a terminal is cleared each time.
     fn print(&self, text: &str) -> io::Result<()> {
         let again = self.watch.is_some() && Style::of_stdout().width.is_some();
         let mut output = io::stdout().lock();

@@ -1,4 +1,4 @@
-//! The program `show-nodes`; see the library of the same name.
+//! The `show-nodes` program; everything is in the library of the same name.
 
 fn main() -> std::process::ExitCode {
     lb_core::tool::main(show_nodes::run)

@@ -1,4 +1,4 @@
-//! The metrics in the text format of Prometheus (its documentation, "Exposition formats").
+//! The metrics in the Prometheus text format (see "Exposition formats" in its documentation).
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use lb_core::publish::stats::Stats;
 use crate::View;
 use crate::nodes::Row;
 
-/// All metrics; those of a state that cannot be read are left out.
+/// All metrics, except for those of states that cannot be read.
 #[must_use]
 pub fn metrics(view: &View, stats: &Stats, last_sync: Option<u64>) -> String {
     let mut text = Text::default();
@@ -35,7 +35,7 @@ pub fn metrics(view: &View, stats: &Stats, last_sync: Option<u64>) -> String {
     }
     if states.servers.is_ok() {
         let is = |row: &Row, begin: &str| row.servers.iter().any(|server| server.state.starts_with(begin));
-        // With weight 0 it is up for HAProxy, which sends it no new session.
+        // HAProxy considers a server with weight 0 to be up, but sends it no new sessions.
         let drains = |row: &Row| is(row, "DRAIN") || (row.drains && is(row, "UP"));
         count("up", rows().filter(|row| is(row, "UP") && !drains(row)).count());
         count("down", rows().filter(|row| is(row, "DOWN")).count());
@@ -43,7 +43,7 @@ pub fn metrics(view: &View, stats: &Stats, last_sync: Option<u64>) -> String {
         count("maintenance", rows().filter(|row| is(row, "MAINT")).count());
     }
     if states.members.is_ok() {
-        text.head("lb_members_refused", "gauge", "Alive members of the role that cannot be registered");
+        text.head("lb_members_refused", "gauge", "Alive members with the role that cannot be registered");
         text.sample("lb_members_refused", &[], rows().filter(|row| row.refused.is_some()).count());
     }
     text.head("lb_drift", "gauge", "Differences between a state and the one before it");
@@ -51,17 +51,17 @@ pub fn metrics(view: &View, stats: &Stats, last_sync: Option<u64>) -> String {
         text.sample("lb_drift", &[("state", state)], view.drift.iter().filter(|drift| drift.state == state).count());
     }
 
-    text.head("lb_publishes_total", "counter", "Publishes that changed something, by the way in which they were applied");
+    text.head("lb_publishes_total", "counter", "Publishes that changed something, by how they were applied");
     for (applied, count) in [("run-time", stats.run_time), ("reload", stats.reload), ("file", stats.file)] {
         text.sample("lb_publishes_total", &[("applied", applied)], count);
     }
     text.head("lb_publish_failures_total", "counter", "Publishes that failed");
     text.sample("lb_publish_failures_total", &[], stats.failed);
-    text.head("lb_publish_duration_seconds", "summary", "Time that the publishes took which changed something");
+    text.head("lb_publish_duration_seconds", "summary", "Duration of publishes that changed something");
     text.sample("lb_publish_duration_seconds_sum", &[], Duration::from_micros(stats.micros).as_secs_f64());
     text.sample("lb_publish_duration_seconds_count", &[], stats.generation());
     if let Some(synced) = last_sync {
-        text.head("lb_last_sync_timestamp_seconds", "gauge", "When all was last made equal to the member list, since 1970");
+        text.head("lb_last_sync_timestamp_seconds", "gauge", "Unix time at which everything last matched the member list");
         text.sample("lb_last_sync_timestamp_seconds", &[], synced);
     }
     text.0
@@ -76,7 +76,7 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}.\n# TYPE {name} {kind}");
     }
 
-    /// The values of labels are words of ours: nothing in them needs an escape.
+    /// Label values are fixed words, so they need no escaping.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };

@@ -1,4 +1,4 @@
-//! The four states put together: one row a node.
+//! The four states combined: one row per node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::states::{Server, States};
 /// One node, as far as the states could be read.
 #[derive(Debug, Default, Serialize)]
 pub struct Row {
-    /// Its name; what a member that was refused calls itself may be any text.
+    /// Its name, which may be any text if the member was rejected.
     pub name: String,
     /// Name of its container, while its member is alive.
     pub container: Option<String>,
@@ -21,17 +21,17 @@ pub struct Row {
     pub address: Option<String>,
     /// Its port.
     pub port: Option<String>,
-    /// Its share of the traffic; 0 while it drains.
+    /// Its weight; 0 while it drains.
     pub weight: Option<String>,
-    /// It gets no new session.
+    /// Whether it is draining: it gets no new sessions.
     pub drains: bool,
-    /// `alive`, `leaving`, `left`, `failed`, or none when it is no member.
+    /// `alive`, `leaving`, `left`, `failed`, or `None` if it is not a member.
     pub member: Option<String>,
     /// Why a member is not registered.
     pub refused: Option<String>,
-    /// It is in the registry.
+    /// Whether it is in the registry.
     pub in_registry: bool,
-    /// A server of it is in the file.
+    /// Whether the file has a server for it.
     pub in_file: bool,
     /// Its servers in the running HAProxy.
     pub servers: Vec<RunningServer>,
@@ -42,32 +42,32 @@ pub struct Row {
 pub struct RunningServer {
     /// `<backend>/<name>`
     pub server: String,
-    /// In HAProxy's words: `UP`, `DOWN`, `MAINT`, `DRAIN` …
+    /// As HAProxy reports it: `UP`, `DOWN`, `MAINT`, `DRAIN` …
     pub state: String,
     /// Seconds since the state changed.
     pub since: Option<u64>,
-    /// Requests and connections at this moment.
+    /// Current requests and connections.
     pub sessions: u64,
-    /// The last check in HAProxy's words, and how long it took.
+    /// The last check as HAProxy reports it, and how long it took.
     pub last_check: Option<String>,
-    /// What it found, when it failed.
+    /// Why it failed, if it did.
     pub trouble: Option<String>,
 }
 
 impl Row {
-    /// It is out of file and registry, and finishes what it has.
+    /// Whether it is gone from the file and the registry but still finishing its requests.
     #[must_use]
     pub fn leaves(&self) -> bool {
         !self.in_file && !self.in_registry && self.servers.iter().any(|server| server.state.starts_with("MAINT"))
     }
 
-    /// Its member is alive.
+    /// Whether its member is alive.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.member.as_deref() == Some("alive")
     }
 
-    /// Requests and connections of all its servers.
+    /// Current requests and connections of all its servers.
     #[must_use]
     pub fn sessions(&self) -> u64 {
         self.servers.iter().map(|server| server.sessions).sum()
@@ -81,19 +81,19 @@ impl Row {
     }
 }
 
-/// All nodes, and what is needed to tell which server is whose.
+/// All nodes, and what it takes to map servers to nodes.
 #[derive(Debug, Default)]
 pub struct Nodes {
     /// By name.
     pub rows: BTreeMap<String, Row>,
-    /// Name of the node at `<address>:<port>`, for templates that name servers otherwise.
+    /// Name of the node at `<address>:<port>`, for templates that give servers other names.
     endpoints: BTreeMap<String, String>,
-    /// Servers that the template has by itself: they are no nodes.
+    /// Fixed servers in the template, which are not nodes.
     fixed: BTreeSet<String>,
 }
 
 impl Nodes {
-    /// Joins the states. `list` is the member list as the tools understand it.
+    /// Combines the states. `list` is the member list as the tools interpret it.
     #[must_use]
     pub fn of(states: &States, list: Option<&MemberList>, role: &str, port: Port, containers: &mut Containers) -> Self {
         let mut nodes = Self::default();
@@ -110,7 +110,7 @@ impl Nodes {
         for server in states.servers.iter().flatten() {
             nodes.add_server(server);
         }
-        // Who left is history, unless something is still there.
+        // Hide members that have left, unless something of them remains.
         nodes
             .rows
             .retain(|_, row| row.member.as_deref() != Some("left") || row.in_registry || row.in_file || !row.servers.is_empty());
@@ -118,7 +118,7 @@ impl Nodes {
         nodes
     }
 
-    /// Of a node that is not alive, the address may be another container's by now.
+    /// Only for nodes that are alive: another container may have the address of a dead one by now.
     fn name_containers(&mut self, containers: &mut Containers) {
         let address = |row: &Row| row.address.as_deref().filter(|_| row.is_alive())?.parse().ok();
         containers.find(self.rows.values().filter_map(address));
@@ -155,7 +155,7 @@ impl Nodes {
         for (key, line) in &Config::parse(file).servers {
             match self.whose(&key.server, &line.address) {
                 Some(name) => self.row(&name).in_file = true,
-                // A leftover has no line in what the template gives; one that has is the template's own.
+                // A server that is also in the rendered configuration is the template's own; any other is a leftover.
                 None if rendered.servers.contains_key(key) => drop(self.fixed.insert(key.to_string())),
                 None => {
                     let row = self.row(&key.server);
@@ -191,7 +191,7 @@ impl Nodes {
         });
     }
 
-    /// The node that a server belongs to, by its name or else by its address.
+    /// The node that a server belongs to, by name or otherwise by address.
     #[must_use]
     pub fn whose(&self, server: &str, endpoint: &str) -> Option<String> {
         self.rows.get_key_value(server).map(|(name, _)| name).or_else(|| self.endpoints.get(endpoint)).cloned()

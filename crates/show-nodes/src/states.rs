@@ -1,4 +1,4 @@
-//! The four states, each read as it is now. One that cannot be read does not hide the others.
+//! The four states as they are now. One that cannot be read does not hide the others.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,24 +19,24 @@ use serde::Deserialize;
 /// What could be read, or why not.
 pub type Read<T> = Result<T, String>;
 
-/// The four states, and what should be in two of them.
+/// The four states, and what two of them should contain.
 #[derive(Debug)]
 pub struct States {
     /// The member list.
     pub members: Read<Vec<Member>>,
     /// The registry.
     pub registry: Read<Registry>,
-    /// The text that the template gives for the registry.
+    /// The template rendered with the registry.
     pub rendered: Read<String>,
     /// The text of the file.
     pub file: Read<String>,
     /// The servers of the running HAProxy.
     pub servers: Read<Vec<Server>>,
-    /// What would make the running HAProxy equal to the file.
+    /// What it would take to make the running HAProxy match the file.
     pub plan: Read<Plan>,
 }
 
-/// One server of the running HAProxy, as `show stat` tells it.
+/// One server of the running HAProxy, as `show stat` reports it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Server {
     /// Its backend.
@@ -45,9 +45,9 @@ pub struct Server {
     /// Its name.
     #[serde(rename = "svname")]
     pub name: String,
-    /// `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check` or what else HAProxy says.
+    /// `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check` or another HAProxy status.
     pub status: String,
-    /// Its requests and connections at this moment.
+    /// Its current requests and connections.
     #[serde(rename = "scur")]
     pub sessions: u64,
     /// Seconds since the status changed.
@@ -55,7 +55,7 @@ pub struct Server {
     pub since: Option<u64>,
     /// Address and port.
     pub addr: Option<String>,
-    /// Its weight now.
+    /// Its current weight.
     #[serde(rename = "uweight")]
     pub weight: Option<u64>,
     check_status: String,
@@ -65,7 +65,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The last check in a few words, such as `L7OK/200 1ms`; none when there was none.
+    /// The last check in short, such as `L7OK/200 1ms`, or `None` if there was none.
     #[must_use]
     pub fn check(&self) -> Option<String> {
         if self.check_status.is_empty() {
@@ -78,7 +78,7 @@ impl Server {
         Some(format!("{}{}{}", self.check_status, part("/", &self.check_code, ""), part(" ", &self.check_duration, "ms")))
     }
 
-    /// What the last check has found in words, when that is no success.
+    /// Why the last check failed, if it did.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
         let found = self.last_chk.trim();
@@ -87,7 +87,7 @@ impl Server {
 }
 
 impl States {
-    /// The role of the alive member with this name, container or address.
+    /// Role of the alive member with this name, container or address.
     #[must_use]
     pub fn role_of(&self, asked: &str, containers: &mut Containers) -> Option<&str> {
         let alive = || self.members.iter().flatten().filter(|member| member.status == "alive");
@@ -101,13 +101,13 @@ impl States {
         alive().find(is).map(|member| member.tags.get("role").map_or("", String::as_str))
     }
 
-    /// Whether the member of this name has said that it leaves.
+    /// Whether the member with this name has left gracefully.
     #[must_use]
     pub fn has_left(&self, name: &str) -> bool {
         self.members.iter().flatten().any(|member| member.name == name && member.status == "left")
     }
 
-    /// HAProxy's words about what the template gives, when it refuses that.
+    /// HAProxy's message, if it rejects the rendered configuration.
     #[must_use]
     pub fn refusal(&self, options: &ProcessOptions) -> Option<String> {
         match haproxy::check(self.rendered.as_ref().ok()?, &options.config) {
@@ -144,7 +144,7 @@ impl States {
             ("file", self.file.as_ref().err()),
             ("HAProxy", self.servers.as_ref().err()),
         ];
-        // Without the states that these are made of, it is clear that they are not there.
+        // These are derived from other states; if those are missing, there is nothing more to say.
         if self.registry.is_ok() {
             reasons.push(("template", self.rendered.as_ref().err()));
         }
@@ -155,7 +155,7 @@ impl States {
     }
 }
 
-/// An error with all its sources.
+/// An error message including all its sources.
 pub fn told(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
 }
@@ -163,7 +163,7 @@ pub fn told(error: impl Into<anyhow::Error>) -> String {
 fn servers(options: &ProcessOptions) -> Read<Vec<Server>> {
     let session = haproxy::find(&options.master_socket, &options.admin_socket).map_err(told)?;
     let mut session = session.ok_or_else(|| Applied::NotRunning.to_string())?;
-    // All proxies, servers only, all of them (HAProxy's management guide, "show stat").
+    // All proxies, only servers, every server (HAProxy's management guide, "show stat").
     let command = "show stat -1 4 -1";
     let answer = session.ask(command).map_err(told)?;
     parse(&answer).map_err(|_| told(session.unexpected(command)))

@@ -9,14 +9,14 @@ use lb_core::os::escape::Quoted;
 /// How the text is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
-    /// Colours are wanted.
+    /// Whether to use colors.
     colour: bool,
-    /// Characters of a line, when they are limited.
+    /// Maximum line length, if limited.
     pub width: Option<usize>,
 }
 
 impl Style {
-    /// As standard output is: plain and as wide as it gets unless it is a terminal (and see no-color.org).
+    /// The style for standard output: no color and no width limit, unless it is a terminal (see also no-color.org).
     #[must_use]
     pub fn of_stdout() -> Self {
         let terminal = io::stdout().is_terminal();
@@ -26,31 +26,31 @@ impl Style {
         Self { colour: terminal && !no_colour && !dumb, width: width().filter(|_| terminal) }
     }
 
-    /// The text in a colour.
+    /// The text in a color.
     #[must_use]
     pub fn paint(self, colour: Colour, text: &str) -> String {
         if self.colour { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
     }
 }
 
-/// The colours in use, by their numbers (ECMA-48, "select graphic rendition").
+/// The colors used, by number (ECMA-48, "select graphic rendition").
 #[derive(Debug, Clone, Copy)]
 pub enum Colour {
-    /// The heads of columns.
+    /// Column headers.
     Bold = 1,
     /// Something is wrong.
     Red = 31,
-    /// As it should be.
+    /// As expected.
     Green = 32,
-    /// It is about to change.
+    /// In transition.
     Yellow = 33,
 }
 
 struct Column {
     head: &'static str,
-    /// The state that it tells.
+    /// The state that it shows.
     state: &'static str,
-    /// What is left out first when the terminal is narrow has the highest number.
+    /// Columns with the highest rank are dropped first when the terminal is narrow.
     rank: usize,
     cell: fn(&Row) -> String,
 }
@@ -86,20 +86,20 @@ fn yes(yes: bool) -> String {
     if yes { "yes" } else { "-" }.to_owned()
 }
 
-/// What the servers of a node say, once if all say the same.
+/// A value of a node's servers, shown once if all are the same.
 fn of_servers(row: &Row, what: fn(&crate::nodes::RunningServer) -> Option<String>) -> String {
     let mut words: Vec<String> = row.servers.iter().filter_map(what).collect();
     words.dedup();
     or_dash(Some(&words.join(", ")))
 }
 
-/// Text of others as it is, or in quotes when it could do something to the terminal.
+/// Untrusted text as it is, or quoted if it could affect the terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
     if text.chars().all(|c| (' '..='~').contains(&c)) && text.len() <= 128 { text.to_owned() } else { Quoted(text).to_string() }
 }
 
-/// The table, with a sign before the rows for which `marked` is true. Of the states `unknown` nothing is known.
+/// The table, with a mark in front of the rows for which `marked` is true. States in `unknown` are shown as `?`.
 #[must_use]
 pub fn table(rows: &[&Row], marked: impl Fn(&Row) -> bool, unknown: &[&str], style: Style) -> String {
     let cell = |column: &Column, row: &Row| if unknown.contains(&column.state) { "?".to_owned() } else { (column.cell)(row) };

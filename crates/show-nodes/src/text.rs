@@ -1,4 +1,4 @@
-//! What is printed: of all nodes, or of one.
+//! The output for all nodes, or for one.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::history::{History, Log};
 use crate::nodes::{Row, RunningServer};
 use crate::table::{Colour, Style, printable, table};
 
-/// The table of all nodes, and below it what differs.
+/// The table of all nodes, followed by the differences.
 #[must_use]
 pub fn all(view: &View, style: Style) -> String {
     let rows: Vec<&Row> = view.nodes.rows.values().collect();
@@ -45,17 +45,17 @@ fn told(drift: &Drift) -> String {
     format!("{node}: {}", what_to_do(drift))
 }
 
-/// What differs, and what to do; it may quote a file that somebody wrote.
+/// The difference and how to fix it, without control characters: it may quote a file that somebody else wrote.
 fn what_to_do(drift: &Drift) -> String {
     format!("{}: {}", drift.what, drift.remedy).replace(char::is_control, "?")
 }
 
-/// One line about a state that is not known.
+/// One line about a state that cannot be read.
 fn cannot_read((state, reason): (&str, &str)) -> String {
     format!("cannot read {state}: {}", reason.replace(char::is_control, " "))
 }
 
-/// The same for programs.
+/// The same as JSON.
 #[must_use]
 pub fn json(view: &View, generation: u64) -> String {
     let rows: Vec<&Row> = view.nodes.rows.values().collect();
@@ -68,7 +68,7 @@ fn unreadable(view: &View) -> Vec<Value> {
     view.states.unreadable().into_iter().map(entry).collect()
 }
 
-/// What is told of a name that no node has. `role` is that of the member that has it, when it is one.
+/// The message for a name that no node has. `role` is the role of the member with that name, if there is one.
 #[must_use]
 pub fn no_node(asked: &str, role: Option<&str>, wanted: &str) -> String {
     let (asked, wanted) = (Quoted(asked), Quoted(wanted));
@@ -84,11 +84,11 @@ pub fn no_node(asked: &str, role: Option<&str>, wanted: &str) -> String {
     }
 }
 
-/// One node: where it is, and how it came there; `None` when nothing is known of it.
+/// One node: where it is, and how it got there; `None` if nothing is known about it.
 #[must_use]
 pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) -> Option<(String, Exit)> {
     let (rows, log) = (&view.nodes.rows, Log::read(log));
-    // Of a node that is gone, its container's name is in the log alone.
+    // If a node is gone, only the log has its container's name.
     let row = rows.get(asked).or_else(|| in_container_or_at(view, asked)).or_else(|| rows.get(log.node(asked)?));
     let name = row.map_or_else(|| log.node(asked).unwrap_or(asked), |row| &row.name);
     let container = row.and_then(|row| row.container.as_deref()).or_else(|| log.container(name));
@@ -134,7 +134,7 @@ pub fn one(view: &View, asked: &str, log: &Path, as_json: bool, style: Style) ->
     Some((text, exit))
 }
 
-/// The node in the container of this name, or at this address, which a node that is not alive may have had before.
+/// The node in the container with this name, or at this address; alive nodes come first, as a dead one may have had it earlier.
 fn in_container_or_at<'a>(view: &'a View, asked: &str) -> Option<&'a Row> {
     let rows = || view.nodes.rows.values();
     let is_at = |row: &&Row| row.address.as_deref() == Some(asked);

@@ -1,4 +1,4 @@
-//! The service: a sync at every hint, and from time to time without one.
+//! The service: syncs at every hint, and periodically without one.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,25 +13,25 @@ use lb_core::tool::{Exit, Tool, deadline};
 use crate::SyncNodes;
 use crate::hints::{Hint, Hints};
 
-/// Longest time after which a sync that failed is tried again: what was wrong may be over.
+/// Maximum time before a failed sync is retried, as the cause may be gone.
 const RETRY: Duration = Duration::from_secs(2);
-/// Longest pause between two syncs in a burst of hints.
+/// Maximum pause between two syncs in a burst of hints.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// Time in which the agent beside it starts.
+/// Time for the local agent to start.
 const START: Duration = Duration::from_secs(3);
-/// Hints that come this long after the one before do not belong to its burst.
+/// A hint that comes this long after the previous one starts a new burst.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Syncs for ever. An error is logged when it is new, and tried again.
+/// Syncs forever. Errors are logged when they are new, and the sync is retried.
 pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut hints = Hints::new(&tool.options.process.master_socket, reporter);
     let mut alone = Alone::default();
     let blind = Blind::new(&tool.options.process.master_socket);
     let mut trouble = Trouble::default();
     let mut pace = Pace::default();
-    // The agent starts at the same time; that it is not there at once is not worth a line.
+    // The agent starts at the same time, so its initial absence is not worth logging.
     let _ = tool.list_within(START);
-    // A round that hangs would keep the handlers from their work, as they only wake it.
+    // A hanging round would block the work of the handlers too, because they only wake this service.
     let deadline = deadline(SyncNodes::NAME, &tool.run_options, *tool.every);
     let mut cause = "start";
     loop {
@@ -41,7 +41,7 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
         trouble.note(result, reporter);
         let hint = hints.wait(every)?;
         cause = hint.map_or("timer", Hint::cause);
-        // What comes during the pause is seen by the next round.
+        // The next round sees whatever arrives during the pause.
         hints.gather(pace.pause(hint))?;
     }
 }
@@ -72,16 +72,16 @@ impl Alone {
     }
 }
 
-/// A file that says why there is no member list, as long as that is so: for a health check.
+/// A file for the health check that says why there is no member list; it exists only while there is none.
 struct Blind(PathBuf);
 
 impl Blind {
-    /// It is beside HAProxy's sockets. What a run before this one has noted stays until there is a list.
+    /// It is next to HAProxy's sockets. A file from an earlier run stays until there is a list.
     fn new(master: &Path) -> Self {
         Self(master.with_file_name("sync.trouble"))
     }
 
-    /// That it cannot be written stops nobody.
+    /// A failure to write it is ignored.
     fn note(&self, list: &Result<MemberList>) {
         let _ = match list {
             Ok(_) => remove_if_there(&self.0).map(drop),
@@ -90,7 +90,7 @@ impl Blind {
     }
 }
 
-/// The error of the last round, so that one that lasts is logged once, and its end as well.
+/// The error of the last round, so that a lasting one is logged once, and its end as well.
 #[derive(Default)]
 struct Trouble {
     last: Option<String>,
@@ -108,8 +108,8 @@ impl Trouble {
     }
 }
 
-/// The first hint of a burst is followed at once, the next ones after pauses that grow: fifty joins at the same time
-/// cost a handful of syncs, and the last sync comes after the last hint. A leave never waits.
+/// Acts on the first hint of a burst at once, and on the next ones after growing pauses: fifty simultaneous joins cost a
+/// handful of syncs, and the last sync comes after the last hint. A leave never waits.
 #[derive(Default)]
 struct Pace {
     pause: Duration,

@@ -1,8 +1,8 @@
-//! Hints that the member list may have changed: lines of the agent's log, and event handlers that knock.
+//! Hints that the member list may have changed: lines in the agent's log, and event handlers that knock.
 //!
-//! Serf's log tells a change some 20 ms after it, its event handlers a second later. That a member is about to leave is
-//! only told at the level of debugging, some 300 ms before that it has left. Nothing is read out of a hint, and a lost one
-//! costs only time.
+//! Serf logs a change after some 20 ms and calls its event handlers a second later. It logs that a member is about to leave
+//! only at debug level, some 300 ms before it logs that the member has left. Nothing is parsed from a hint, and losing one
+//! only costs time.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -18,26 +18,26 @@ use lb_core::tool::wakeup::{listen, pipe_path};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Pause before the monitor is started again when it ended: the agent restarts, or does not run yet.
+/// Pause before restarting a monitor that has ended, because the agent is restarting or not running yet.
 const RESTART: Duration = Duration::from_millis(100);
-/// What a line of the agent's log has when a member changed, or is about to leave.
+/// What a line in the agent's log contains when a member has changed or is about to leave.
 const WORDS: [(Hint, &[u8]); 2] = [(Hint::Change, b"EventMember"), (Hint::Leave, b"messageLeave")];
-/// Bytes at the end of what was read that may be the beginning of a word.
+/// Number of bytes at the end of a read that may be the beginning of a word.
 const TAIL: usize = 11;
 
-/// What is hinted at; the greater one counts.
+/// What is hinted at; if there are several, the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hint {
     /// An event handler has knocked.
     Knock,
     /// Something has changed.
     Change,
-    /// A member is about to leave: soon it takes no request any more.
+    /// A member is about to leave and will soon stop accepting requests.
     Leave,
 }
 
 impl Hint {
-    /// What the log calls it, as the cause of what is done then.
+    /// The cause that is logged for the resulting publish.
     pub(crate) fn cause(self) -> &'static str {
         match self {
             Self::Knock => "event-handler",
@@ -54,10 +54,10 @@ pub(crate) struct Hints {
     monitor_at: Instant,
 }
 
-/// The agent's log as it is written.
+/// The agent's log, streamed.
 struct Monitor {
     log: TcpStream,
-    /// The end of what was read before, in case the word is cut in two.
+    /// The end of the previous read, in case a word was split.
     tail: Vec<u8>,
 }
 
@@ -69,7 +69,7 @@ impl Hints {
         Self { knock: knock.ok(), monitor: None, monitor_at: Instant::now() }
     }
 
-    /// Waits for a hint, at most for `limit`. That the monitor starts is one too: what happened without it was not heard.
+    /// Waits at most `limit` for a hint. Starting the monitor counts as one, because earlier changes went unheard.
     pub(crate) fn wait(&mut self, limit: Duration) -> Result<Option<Hint>> {
         let deadline = Instant::now() + limit;
         loop {
@@ -85,7 +85,7 @@ impl Hints {
         }
     }
 
-    /// Lets hints gather for `limit`, or until a member is about to leave; then drops those that are there.
+    /// Collects hints for `limit`, or until a member is about to leave, then drops them.
     pub(crate) fn gather(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while self.poll(deadline.saturating_duration_since(Instant::now()))? {
@@ -111,7 +111,7 @@ impl Hints {
         }
     }
 
-    /// Reads what is there.
+    /// Reads what is available.
     fn take(&mut self) -> Option<Hint> {
         let mut buffer = [0; 4096];
         let knocked = self.knock.as_mut().is_some_and(|knock| knock.read(&mut buffer).is_ok_and(|length| length > 0));
@@ -127,7 +127,8 @@ impl Hints {
         heard.max(knocked.then_some(Hint::Knock))
     }
 
-    /// Starts the monitor if none runs; says whether it did. That it cannot be started is told by the member list too, which needs the same.
+    /// Starts the monitor if none is running; returns whether it did. A failure is not reported here: reading the member list
+    /// fails for the same reason.
     fn start_monitor(&mut self) -> bool {
         if self.monitor.is_some() || Instant::now() < self.monitor_at {
             return false;
@@ -145,7 +146,7 @@ impl Monitor {
         Some(Self { log, tail: Vec::new() })
     }
 
-    /// Reads what is there; an error tells that it has ended.
+    /// Reads what is available; an error means that the log has ended.
     fn heard(&mut self) -> io::Result<Option<Hint>> {
         let mut buffer = [0; 4096];
         match self.log.read(&mut buffer) {

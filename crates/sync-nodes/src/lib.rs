@@ -1,4 +1,4 @@
-//! `sync-nodes`: makes the registry equal to the member list, and publishes.
+//! `sync-nodes`: makes the registry match the member list, then publishes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,35 +27,35 @@ use lb_core::tool::{Exit, Tool, after_help};
 mod follow;
 mod hints;
 
-/// Most refused members that are told one by one.
+/// Maximum number of rejected members logged one by one.
 const TOLD: usize = 100;
 
 const EXAMPLES: &str = "  docker exec ha sync-nodes
   sync-nodes --follow --every 10s                   # in a run script
   serf members -format=json | sync-nodes --from -";
 
-/// Make the registry equal to the member list, and publish.
+/// Make the registry match the member list and publish.
 ///
-/// Every alive member of the role is registered, everybody else is not; then haproxy.cfg is rendered and the running
-/// HAProxy made equal to it. Nothing is written where nothing differs. When there is no member list, the registry stays
-/// as it is. A node that the list does not have at all is kept while the agent knows no other member: an agent that has
-/// just started has not heard of the others yet.
+/// Registers every alive member with the role and unregisters everything else, then renders haproxy.cfg and updates the
+/// running HAProxy. Writes only what differs. Without a member list, the registry is left as it is. Nodes missing from
+/// the list are kept while the agent knows no other member, because an agent that has just started has not heard of the
+/// others yet.
 #[derive(Debug, Parser)]
 #[command(name = "sync-nodes", version, after_help = after_help(EXAMPLES))]
 pub struct SyncNodes {
     /// Read the member list from a file, or - for standard input, instead of asking Serf
     #[arg(long, value_name = "FILE", conflicts_with_all = ["follow", "wait"])]
     from: Option<PathBuf>,
-    /// Go on for ever: sync at once when Serf says that a member changed, and at the latest after --every
+    /// Keep running: sync as soon as Serf reports a change, and at least once per --every
     #[arg(long)]
     follow: bool,
-    /// Longest time between two syncs of --follow
+    /// Maximum interval between two syncs of --follow
     #[arg(long, env = "SYNC_EVERY", value_name = "TIME", default_value = "10s")]
     every: humantime::Duration,
-    /// How long --follow keeps nodes that the list does not have while the agent knows no other member
+    /// How long --follow keeps nodes missing from the list while the agent knows no other member
     #[arg(long, env = "SYNC_GRACE", value_name = "TIME", default_value = "30s")]
     grace: humantime::Duration,
-    /// Try again for this long while there is no member list
+    /// Retry for this long while there is no member list
     #[arg(long, value_name = "TIME", default_value = "0s", conflicts_with = "follow")]
     wait: humantime::Duration,
     #[command(flatten)]
@@ -81,7 +81,8 @@ impl Tool for SyncNodes {
 /// Runs the tool.
 ///
 /// # Errors
-/// When there is no member list, or registry, file or process cannot be changed. With `--follow` these are only logged.
+/// If there is no member list, or the registry, the file or the process cannot be changed. With `--follow`, these are only
+/// logged.
 pub fn run(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     if tool.follow {
         return follow::follow(tool, reporter);
@@ -92,7 +93,7 @@ pub fn run(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
 }
 
 impl SyncNodes {
-    /// The member list; a failure is tried again until the time is over.
+    /// The member list; retries for the duration `wait`.
     fn list_within(&self, wait: Duration) -> Result<MemberList> {
         let deadline = Instant::now() + wait;
         loop {
@@ -121,7 +122,7 @@ impl SyncNodes {
         Ok(list)
     }
 
-    /// Registry, file and process follow the list.
+    /// Makes registry, file and process follow the list.
     fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
         let lock = Lock::take(&self.options.process.config)?;
         let mut refused = false;
@@ -139,7 +140,7 @@ impl SyncNodes {
         Ok(if refused || !published.left_out.is_empty() { Exit::Refused } else { Exit::Done })
     }
 
-    /// Tells what changed, and what was refused; says whether anything was.
+    /// Logs what changed and what was rejected; returns whether anything was rejected.
     fn say(&self, change: &Change, list: &MemberList, reporter: &Reporter) -> bool {
         let mut refused: BTreeSet<_> =
             list.refused.iter().take(TOLD).map(|(name, reason)| format!("member {} refused: {reason}", Quoted(name))).collect();
@@ -161,7 +162,7 @@ impl SyncNodes {
     }
 }
 
-/// Notes the containers of new nodes in the log: when one has gone, Docker does not know its name any more.
+/// Logs the containers of new nodes, because Docker forgets the name of a container once it is gone.
 fn name_containers(came: &BTreeSet<NodeName>, list: &MemberList, reporter: &Reporter) {
     let nodes = || came.iter().filter_map(|name| list.nodes.get(name));
     let mut containers = Containers::for_service();
