@@ -1,8 +1,8 @@
 #!/bin/bash
-# The lab's way to take a node in, for comparison: a file for the node, the template filled in by Handlebars, a reload
-# asked for. It returns before the new HAProxy worker has started.
+# The lab's way to add a node, for comparison: write a file for the node, render the template with Handlebars, request a
+# reload. Returns before the new HAProxy worker has started.
 #
-# Standard input: Serf's event lines. DIR: where nodes, template, configuration and the master's process id are.
+# Standard input: Serf's event lines. DIR: directory with the nodes, template, configuration and the master's process ID.
 set -eu
 while read -r name address role _; do
     [ "$role" = backend ] || continue

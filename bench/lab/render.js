@@ -1,4 +1,4 @@
-// Fills a Handlebars template in: node render.js TEMPLATE <LINES, each of them `<name> <address>`.
+// Renders a Handlebars template: node render.js TEMPLATE <LINES, each of them `<name> <address>`.
 const fs = require('fs');
 const handlebars = require('handlebars');
 

@@ -1,7 +1,7 @@
-//! What the benchmarks share.
+//! Code shared by the benchmarks.
 //!
-//! Each is one command, `bench/<name>`, which installs and builds what it lacks. All that is compared is measured in one
-//! run, in turns, because machines are shared and noisy: ratios hold, absolute times do not.
+//! Each benchmark is one command, `bench/<name>`, which installs and builds what is missing. Candidates are measured in turns
+//! within one run, because machines are shared and noisy: ratios hold elsewhere, absolute times do not.
 
 use std::fs::{Permissions, set_permissions};
 use std::io;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// The value below which this share of the values lies (nearest rank).
+/// The percentile of the values for this share (nearest rank).
 ///
 /// # Panics
-/// When there is no value, or one that is no number.
+/// If there is no value, or one is not a number.
 #[must_use]
 pub fn percentile<T: Copy + PartialOrd>(values: &[T], share: f64) -> T {
     let mut sorted = values.to_vec();
@@ -34,7 +34,7 @@ pub fn milliseconds(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64() * 1000.0)
 }
 
-/// A folder that the user of a container can read.
+/// A directory that a container's user can read.
 ///
 /// # Errors
 /// Those of the file system.
@@ -44,7 +44,7 @@ pub fn shared_folder() -> io::Result<TempDir> {
     Ok(folder)
 }
 
-/// The machine that the figures are made on: processor, cores, memory, kernel.
+/// The machine that the figures are from: processor, cores, memory, kernel.
 #[must_use]
 pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

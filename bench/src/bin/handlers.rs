@@ -1,7 +1,7 @@
-//! What it costs to take one new node in, among 10, 100 and 1,000: file written and applied to a live HAProxy.
+//! What it costs to add one node to 10, 100 and 1,000, with the file written and applied to a live HAProxy.
 //!
-//! In turns: `/bin/true`, which is what starting any program costs; `member-join`; and the lab's way, in bash and
-//! Handlebars on Node.js (`bench/lab`), which returns when the reload is asked for, before it is done.
+//! Compares, in turns: `/bin/true`, the cost of starting any program; `member-join`; and the lab's way, in bash and
+//! Handlebars on Node.js (`bench/lab`), which returns once it has requested the reload, before that is done.
 
 use std::fs;
 use std::io::Write;
@@ -18,20 +18,20 @@ use e2e::{Container, eventually};
 use tempfile::TempDir;
 
 const TEMPLATE: &str = include_str!("../../../ha/config/haproxy.cfg.hb");
-/// Where the tools of the images are built to.
+/// Where the images' tools are built.
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/x86_64-unknown-linux-gnu/release");
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/member-join.sh");
 const EVENT: &str = "new\t127.0.0.1\tbackend\trole=backend\n";
-/// One round of the lab's way for so many of the others: it takes a hundred times as long.
+/// Number of rounds of the others for each round of the lab's way, which takes a hundred times as long.
 const SELDOM: usize = 20;
 
 /// Compare member-join with /bin/true and with the lab's way
 #[derive(Parser)]
 struct Options {
-    /// How often each is run
+    /// Number of runs of each
     #[arg(long, default_value_t = 200)]
     rounds: usize,
-    /// How many nodes are there before
+    /// Number of nodes to start with
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
     nodes: Vec<usize>,
 }
@@ -59,9 +59,9 @@ struct Machine {
 }
 
 impl Machine {
-    /// The template of the image, with sockets in a folder of its own, and one answer for all health checks.
+    /// The image's template, with sockets in a separate directory, and one answer for all health checks.
     fn start(nodes: usize) -> Result<Self> {
-        // In memory, as all that the tools write in a container is.
+        // In memory, like everything that the tools write in a container.
         let dir = TempDir::new_in("/dev/shm")?;
         let place = dir.path().display().to_string();
         let port = "3000".to_owned();
@@ -90,7 +90,7 @@ impl Machine {
 
     fn compare(&self, rounds: usize) -> Result<String> {
         let (mut nothing, mut ours, mut lab) = (Vec::new(), Vec::new(), Vec::new());
-        // The first is not counted: it finds the programs not in memory yet.
+        // The first round is not counted: the programs are not in memory yet.
         for round in 0..=rounds {
             nothing.push(timed(&mut Command::new("/bin/true"), "")?);
             ours.push(timed(&mut self.tool("member-join"), EVENT)?);
@@ -120,7 +120,7 @@ impl Machine {
         ))
     }
 
-    /// The lab's way, after which HAProxy and its tools are brought back to where they were.
+    /// The lab's way, after which HAProxy and its tools are restored.
     fn by_the_lab(&self) -> Result<Duration> {
         let mut command = Command::new(LAB);
         command.env("DIR", self.dir.path()).env("BACKEND_PORT", &self.port).env("NODE_PATH", "/usr/share/nodejs");
@@ -134,11 +134,11 @@ impl Machine {
         tool(self.dir.path(), &self.port, name)
     }
 
-    /// That file and process have the new node, or do not.
+    /// Ensures that file and process have the new node, or do not.
     fn is_known(&self, there: bool) -> Result<()> {
         let in_file = fs::read_to_string(self.dir.path().join("haproxy.cfg"))?.contains("\n    server new ");
         ensure!(in_file == there, "the file does not follow");
-        // A server that left is deleted when its last health check is over.
+        // A server that left is deleted once its last health check is over.
         eventually("HAProxy follows", 20, || {
             let output = self.tool("reload-ha").output().map_err(|error| error.to_string())?;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -147,7 +147,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Most memory that one run has in use, in MB, as GNU time tells it.
+    /// Peak memory of one run in MB, as reported by GNU time.
     fn peak_memory(&self) -> Result<f64> {
         let file = self.dir.path().join("memory");
         let tool = self.tool("member-join");
@@ -161,7 +161,7 @@ impl Machine {
     }
 }
 
-/// The image's HAProxy, which sees this machine's processes and the folder `place`, as the tools outside do.
+/// The image's HAProxy, which sees this machine's processes and the directory `place`, like the tools outside.
 fn start_haproxy(place: &str) -> Container {
     let name = format!("e2e-handlers-{}", std::process::id());
     let volume = format!("{place}:{place}");
@@ -173,7 +173,7 @@ fn start_haproxy(place: &str) -> Container {
     Container { name }
 }
 
-/// A tool of the images on the files and sockets in `dir`.
+/// A tool of the images, working on the files and sockets in `dir`.
 fn tool(dir: &Path, port: &str, name: &str) -> Command {
     let mut command = Command::new(PathBuf::from(TOOLS).join(name));
     command.env("NODES_DIR", dir.join("nodes")).env("HAPROXY_TEMPLATE", dir.join("haproxy.cfg.hb"));
@@ -183,19 +183,19 @@ fn tool(dir: &Path, port: &str, name: &str) -> Command {
     command
 }
 
-/// Runs a tool that has to succeed, without what it says.
+/// Runs a tool that has to succeed, and discards its output.
 fn succeed(tool: &mut Command) -> Result<()> {
     let output = tool.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
-/// The time from the start of a program to its end.
+/// The time that a program takes from start to end.
 fn timed(command: &mut Command, input: &str) -> Result<Duration> {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let start = Instant::now();
     let mut child = command.spawn().with_context(|| format!("run {}", command.get_program().to_string_lossy()))?;
-    // A program need not read its input.
+    // A program does not have to read its input.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let status = child.wait()?;
     let time = start.elapsed();

@@ -1,15 +1,15 @@
-//! `bench/latency`: how soon a node that starts gets its first request, and one that stops its last.
+//! `bench/latency`: how soon a starting node gets its first request, and a stopping one its last.
 //!
-//! A real lab with two nodes that stay and clients that ask without end. A further node is started and stopped again and
-//! again, and these times are taken from the same clock:
+//! Runs a real lab with two permanent nodes and clients that send requests continuously. Another node is started and stopped
+//! repeatedly, and these times are taken from the same clock:
 //!
-//! - Join: from the first answer that the application itself gives (it is asked at the container's own address, every
-//!   millisecond) to the first answer that a client gets from it through the balancer.
-//! - Stop: from the line in which the node's Serf agent says that it leaves (by Docker's time stamp) to the last answer that a client
-//!   gets from that node. Answers, not questions, are what is counted: the times are rather too long than too short.
+//! - Join: from the application's own first answer (it is asked every millisecond at the container's address) to the first
+//!   answer that a client gets from it through the balancer.
+//! - Stop: from the line in which the node's Serf agent announces that it leaves (by Docker's timestamp) to the last answer
+//!   that a client gets from that node. Responses are counted rather than requests, so the times err on the long side.
 //!
-//! In between, the line of `sync-nodes` in the balancer's log tells how much of the time Serf took, and how much HAProxy.
-//! Whether the targets are met is printed and changes nothing in the exit code: other work on the machine may be the cause.
+//! In between, the line of `sync-nodes` in the balancer's log shows how much of the time went to Serf and how much to HAProxy.
+//! Whether the targets are met is printed but does not affect the exit code, because other work on the machine may be the cause.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -26,32 +26,32 @@ use e2e::docker::{text, try_docker};
 use e2e::http::{client, get_by};
 use e2e::{Balancer, Container, Lab, Look};
 
-/// How soon a node that starts gets its first request, and one that stops its last.
+/// Measure how soon a starting node gets its first request, and a stopping one its last.
 #[derive(Debug, Parser)]
 #[command(name = "bench/latency")]
 struct Options {
-    /// How many nodes are started and stopped, one after the other
+    /// Number of nodes to start and stop, one after another
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     nodes: u32,
-    /// How many clients ask through the balancer
+    /// Number of clients that send requests through the balancer
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     clients: u32,
 }
 
-/// Pause of a client after an answer: together they ask every millisecond or so, and leave the processor to others.
+/// Pause of a client after a response: together they send a request every millisecond or so, and leave the CPU to others.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Time in which whatever is waited for must happen.
+/// Time limit for every wait.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A node is stopped this long after its first request, when Serf has told all that there was to tell about its start.
+/// A node is stopped this long after its first request, when Serf has spread all news about its start.
 const SETTLED: Duration = Duration::from_millis(1200);
-/// What the agent says when it begins to leave.
+/// What the agent logs when it begins to leave.
 const LEAVES: &str = "graceful leave";
 
 fn main() -> Result<()> {
     let options = Options::parse();
     println!("latency: {} nodes, one after the other; {} clients; {}", options.nodes, options.clients, machine());
     let lab = Lab::new(Look::Hardened);
-    // Requests in the log would only hide the few lines that are looked for.
+    // Logged requests would only hide the few lines of interest.
     let balancer = lab.balancer_with("ha", &["-e", "HTTP_LOG=off"]);
     let staying = [lab.node("s1"), lab.node("s2")];
     balancer.settles_on(&staying.iter().collect::<Vec<_>>(), 30);
@@ -93,8 +93,8 @@ fn one_node(lab: &Lab, balancer: &Balancer, clients: &Clients, number: u32, tabl
     })
 }
 
-/// Waits for the first answers of a container that is being started: its member name, the first answer of the application
-/// itself, the first one through the balancer.
+/// Waits for the first answers of a container that is being started. Returns its member name and the times of the
+/// application's own first answer and of the first one through the balancer.
 fn join(container: &str, clients: &Clients) -> Result<(String, SystemTime, SystemTime)> {
     let (member, address) = within(container, "has an address", || {
         let format = "{{.State.Running}} {{.Config.Hostname}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
@@ -114,10 +114,10 @@ fn join(container: &str, clients: &Clients) -> Result<(String, SystemTime, Syste
     Ok((member, answered, asked))
 }
 
-/// Stops a node and notes when which part of it happened.
+/// Stops a node and records when each step happened.
 fn stop(node: &Container, member: &str, balancer: &Balancer, clients: &Clients, table: &mut Table) -> Result<()> {
     let began = SystemTime::now();
-    // Takes longer than any request can come late: the application waits for two seconds itself.
+    // Takes longer than any late request: the application itself waits two seconds.
     node.stop();
     let left =
         logged(node, "", LEAVES, began).with_context(|| format!("{}: the agent does not say that it leaves", node.name))?;
@@ -143,7 +143,7 @@ fn answers(address: SocketAddr) -> bool {
     ask().unwrap_or(false)
 }
 
-/// When a container first logged a line with both texts, not before `after`; by the clock of this machine, as all times here.
+/// When a container first logged a line with both texts, not before `after`; by this machine's clock, like all times here.
 fn logged(container: &Container, first: &str, second: &str, after: SystemTime) -> Option<SystemTime> {
     let since = humantime::format_rfc3339_nanos(after).to_string();
     let output = try_docker(&["logs", "--timestamps", "--since", &since, &container.name], "");
@@ -152,7 +152,7 @@ fn logged(container: &Container, first: &str, second: &str, after: SystemTime) -
     times.filter_map(|line| humantime::parse_rfc3339(line.split_once(' ')?.0).ok()).min()
 }
 
-/// Looks every millisecond until there is a value.
+/// Polls every millisecond until there is a value.
 fn within<T>(container: &str, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = SystemTime::now() + LIMIT;
     while SystemTime::now() < deadline {
@@ -164,7 +164,7 @@ fn within<T>(container: &str, what: &str, mut look: impl FnMut() -> Option<T>) -
     bail!("not within {} s: {container} {what}", LIMIT.as_secs())
 }
 
-/// Time from one to the other; none when the order is the other way round, as with time stamps that come late.
+/// Time between the two, or `None` if they are out of order, as with late timestamps.
 fn since(later: SystemTime, earlier: SystemTime) -> Duration {
     later.duration_since(earlier).unwrap_or(Duration::ZERO)
 }
@@ -178,7 +178,7 @@ struct Clients {
     nodes: Mutex<HashMap<String, Seen>>,
 }
 
-/// Ends the clients when it is dropped, also by a panic: the threads are waited for.
+/// Stops the clients when dropped, even by a panic, because the threads are joined.
 struct End<'a>(&'a Clients);
 
 impl Drop for End<'_> {
@@ -195,7 +195,7 @@ struct Seen {
 }
 
 impl Clients {
-    /// Asks until it is told to end, on one connection.
+    /// Sends requests on one connection until told to stop.
     fn ask(&self, url: &str) {
         let agent = client();
         while !self.ended.load(Ordering::Relaxed) {
@@ -235,7 +235,7 @@ impl Table {
             format!("{limit} ms: {met}")
         };
         let (p50, p95) = (percentile(&self.join, 0.5), percentile(&self.join, 0.95));
-        // Serf tells a random few members every 100 ms: now and then the balancer is not among them.
+        // Every 100 ms, Serf tells a few random members; occasionally the balancer is not among them.
         let in_time = self.stop.iter().filter(|time| **time <= Duration::from_millis(150)).count();
         let stop = format!("150 ms: {in_time} of {}", self.stop.len());
         println!("\n| milliseconds | p50 | p95 | max | target |");

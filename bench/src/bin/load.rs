@@ -1,7 +1,7 @@
-//! `bench/load`: JMeter asks the running lab, headless; a summary by node, and a picture.
+//! `bench/load`: puts load on the running lab with a headless JMeter, and prints a summary per node and a plot.
 //!
-//! Unlike the other benchmarks it makes no lab of its own: it shows what the lab does while a person starts and stops
-//! nodes, or while `scale-nodes` runs. The test plan is `bench/load.jmx`, which JMeter's window opens too.
+//! Unlike the other benchmarks, it does not start its own lab: it shows what the lab does while somebody starts and stops nodes,
+//! or while `scale-nodes` runs. The test plan is `bench/load.jmx`, which you can also open in JMeter's window.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,14 +14,14 @@ use bench::{milliseconds, percentile};
 use clap::Parser;
 
 const START: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/jmeter.bsh");
-/// Debian's JMeter, and the BeanShell that it uses.
+/// Debian's JMeter, and the BeanShell that starts it.
 const HOME: &str = "/usr/share/jmeter";
 const CLASSES: &str =
     "/usr/share/java/bsh.jar:/usr/share/jmeter/bin/ApacheJMeter.jar:/usr/share/jmeter/lib/*:/usr/share/jmeter/lib/ext/*";
 const RESULTS: &str = "results.tsv";
 const LOG: &str = "jmeter.log";
 const PLAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/load.jmx");
-/// What JMeter writes of each request: no more than is read here, with tabs, which none of it has.
+/// What JMeter writes for each request: only what is read here, separated by tabs, which no field contains.
 const SAVE: [&str; 15] = [
     "-Jsample_variables=node",
     "-Jjmeter.save.saveservice.output_format=csv",
@@ -39,26 +39,26 @@ const SAVE: [&str; 15] = [
     "-Jjmeter.save.saveservice.assertions=none",
     "-Jjmeter.save.saveservice.subresults=false",
 ];
-/// What a request is counted under that no node has answered.
+/// The name under which requests without an answer from a node are counted.
 const NONE: &str = "none";
 
-/// Load on the running lab by JMeter: throughput, latency and errors by node, and a picture of them over time.
+/// Put load on the running lab with JMeter: throughput, latency and errors per node, and a plot of them over time.
 #[derive(Debug, Parser)]
 #[command(name = "bench/load")]
 struct Options {
-    /// Where the lab is
+    /// Host of the lab
     #[arg(long, default_value = "localhost")]
     host: String,
-    /// Its port for requests
+    /// HTTP port of the lab
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// How many users ask, each without a pause
+    /// Number of users, each sending requests without a pause
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
     users: u16,
-    /// For how long, in seconds
+    /// Duration in seconds
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(2..=3600))]
     seconds: u16,
-    /// Folder for the picture and JMeter's results
+    /// Directory for the plot and JMeter's results
     #[arg(long, value_name = "DIR", default_value = "target/load")]
     output: PathBuf,
 }
@@ -92,10 +92,10 @@ fn main() -> Result<()> {
 
 fn run_jmeter(options: &Options, folder: &Path) -> Result<()> {
     let (results, log) = (folder.join(RESULTS), folder.join(LOG));
-    // It appends to what is there.
+    // JMeter appends to an existing file.
     let _ = fs::remove_file(&results);
     let output = Command::new("java")
-        .current_dir(folder) // whatever -j says, it makes a log where it is started
+        .current_dir(folder) // despite -j, it creates a log in the current directory
         .args(["-Djava.awt.headless=true", &format!("-Djmeter.home={HOME}"), "-cp", CLASSES])
         .args(["bsh.Interpreter", START, "-n", "-t", PLAN])
         .args(["-l", RESULTS, "-j", LOG])
@@ -105,14 +105,14 @@ fn run_jmeter(options: &Options, folder: &Path) -> Result<()> {
         .stdin(Stdio::null())
         .output()
         .context("start JMeter")?;
-    // It ends with 0 even when it cannot read the plan.
+    // It exits with 0 even if it cannot read the plan.
     let said = String::from_utf8_lossy(&output.stdout);
     let first = said.lines().next().unwrap_or_default();
     ensure!(output.status.success() && results.exists(), "JMeter failed: {first} (all of it: {})", log.display());
     Ok(())
 }
 
-/// Reads what JMeter wrote; the first line names the columns.
+/// Parses JMeter's results, whose first line names the columns.
 fn parse(text: &str) -> Result<Vec<Sample>> {
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next().context("no request")?.split('\t').collect();
@@ -167,7 +167,7 @@ fn table(samples: &[Sample]) -> String {
     table + &row("all", &samples.iter().collect::<Vec<_>>())
 }
 
-/// Lines `second requests p95`, a block for each node, as gnuplot reads them. The last second is not whole.
+/// Lines `second requests p95`, one block per node, for gnuplot. The last second, which is incomplete, is left out.
 fn data(samples: &[Sample]) -> String {
     let seconds = samples.iter().map(|sample| sample.second).max().unwrap_or(0).max(1);
     let block = |(node, samples): (&str, Vec<&Sample>)| {
@@ -177,7 +177,7 @@ fn data(samples: &[Sample]) -> String {
         }
         times.pop();
         let line = |(second, times): (usize, &Vec<Duration>)| {
-            // No request has no latency; "NaN" makes a gap.
+            // Without requests there is no latency; "NaN" makes a gap.
             let latency = if times.is_empty() { "NaN".to_owned() } else { milliseconds(percentile(times, 0.95)) };
             format!("{second} {} {latency}\n", times.len())
         };
@@ -186,7 +186,7 @@ fn data(samples: &[Sample]) -> String {
     by_node(samples).into_iter().filter(|(node, _)| *node != NONE).map(block).collect::<Vec<_>>().join("\n\n")
 }
 
-/// Draws throughput and latency over time, one line a node.
+/// Plots throughput and latency over time, one line per node.
 fn draw(samples: &[Sample], folder: &Path, picture: &Path) -> Result<()> {
     let file = folder.join("load.dat");
     fs::write(&file, data(samples)).with_context(|| format!("write {}", file.display()))?;

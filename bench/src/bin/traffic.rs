@@ -1,18 +1,18 @@
-//! `bench/traffic`: requests a second through the balancer, and what logging them costs.
+//! `bench/traffic`: requests per second through the balancer, and what logging them costs.
 //!
-//! Our balancer, with each `HTTP_LOG`, beside the least that HAProxy can be configured to (`bench/config/minimal.cfg`): the same image,
-//! the same two nodes, containers alike, all of them asked at the container's own address by wrk, which keeps its
-//! connections. They take turns of a second, and what counts is the median of the ratios within a round: other work on the machine then
-//! slows both sides of a ratio. The processor time a request does not depend on that work as much.
+//! Compares this balancer, with each `HTTP_LOG`, to a minimal HAProxy configuration (`bench/config/minimal.cfg`): the same image,
+//! the same two nodes and equal containers, all under load from wrk, with keep-alive, at the container's own address. They take
+//! turns of a second, and the result is the median of the ratios within a round, so that other work on the machine slows both
+//! sides of a ratio. The CPU time per request depends less on such work.
 //!
-//! `unsafe` is `off` with a template without `retry-on`, which loses the requests that a killed node had: what it costs that
-//! HAProxy copies each request so that it can send it again.
+//! `unsafe` is `off` with a template without `retry-on`, which loses the requests of a killed node: it shows what it costs that
+//! HAProxy copies each request to be able to send it again.
 //!
-//! Two kinds of nodes, because the slowest part decides what is seen:
+//! There are two kinds of nodes, because the slowest part determines the result:
 //!
-//! - HAProxy itself, answering at once: the balancer is what is measured. Load generator and nodes run on the same
-//!   processors, so part of a difference between balancers is hidden even here.
-//! - The sample application: what a user of the lab would see. Mostly Node.js is what is measured.
+//! - HAProxy itself, answering at once, which measures the balancer. Load generator and nodes run on the same CPUs, so part of
+//!   a difference between balancers is hidden even here.
+//! - The sample application, which shows what a user of the lab would see. This mostly measures Node.js.
 
 use std::fs;
 use std::process::Command;
@@ -25,30 +25,30 @@ use e2e::docker::{docker, text};
 use e2e::{Balancer, Container, Lab, Look};
 use tempfile::TempDir;
 
-/// Requests a second through the balancer, and what logging them costs.
+/// Measure requests per second through the balancer, and what logging them costs.
 #[derive(Debug, Parser)]
 #[command(name = "bench/traffic")]
 struct Options {
-    /// How often each balancer takes its turn
+    /// Number of turns of each balancer
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Length of a turn, in seconds
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
-    /// How many connections wrk keeps
+    /// Number of connections of wrk
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
 }
 
-/// Share of the minimal configuration's requests a second that ours is to reach without request logs.
+/// Target for the requests per second without request logs, relative to the minimal configuration.
 const TARGET: f64 = 0.97;
-/// Distance of the quartiles of the ratios above which their median says nothing.
+/// If the quartiles of the ratios are further apart than this, their median means nothing.
 const NOISE: f64 = 0.2;
-/// What the balancer and the nodes that answer at once are given to read.
+/// Configuration of the minimal balancer and of the nodes that answer at once.
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ha/config/haproxy.cfg.hb");
 const IMAGE: &str = "softengheigvd/ha";
-/// Clock ticks a second in `/proc/<pid>/stat`: on Linux always the same for programs (proc(5), `USER_HZ`).
+/// Clock ticks per second in `/proc/<pid>/stat`, which is fixed on Linux (proc(5), `USER_HZ`).
 const TICKS: f64 = 100.0;
 
 fn main() -> Result<()> {
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Measures all balancers in front of two nodes and prints the table; returns the ratios of ours without request logs.
+/// Measures all balancers in front of two nodes and prints the table. Returns the ratios for `HTTP_LOG=off`.
 fn compare(kind: &str, options: &Options, node: impl Fn(&Lab, &str) -> Container) -> Result<Vec<f64>> {
     let lab = Lab::new(Look::Plain);
     let nodes = [node(&lab, "s1"), node(&lab, "s2")];
@@ -106,7 +106,7 @@ fn compare(kind: &str, options: &Options, node: impl Fn(&Lab, &str) -> Container
     Ok(turns[1].ratios(&turns[0]))
 }
 
-/// A folder with the template of the image without `retry-on`.
+/// A directory with the image's template without `retry-on`.
 fn unsafe_template() -> Result<TempDir> {
     let template = fs::read_to_string(TEMPLATE).with_context(|| format!("read {TEMPLATE}"))?;
     let kept: Vec<&str> = template.lines().filter(|line| !line.contains("retry-on") && !line.contains("l7-retry")).collect();
@@ -116,7 +116,7 @@ fn unsafe_template() -> Result<TempDir> {
     Ok(folder)
 }
 
-/// A node that is HAProxy itself. It is a member of the cluster like any other.
+/// A node that is HAProxy itself, and a member of the cluster like any other.
 fn instant_node(lab: &Lab, name: &str) -> Container {
     let volume = format!("{CONFIG}/instant:/config:ro");
     let environment = ["-e", "ROLE=backend", "-e", "BACKEND_ROLE=none", "-e", "SERF_READY=http://127.0.0.1:3000/"];
@@ -132,32 +132,32 @@ fn minimal(lab: &Lab, nodes: &[Container; 2]) -> Balancer {
     Balancer { container: start(lab, "minimal", &[&options[..], &command].concat()) }
 }
 
-/// As the lab starts its containers, with a command.
+/// Starts a container like the lab does, with a command.
 fn start(lab: &Lab, name: &str, arguments: &[&str]) -> Container {
     let name = format!("{}-{name}", lab.network());
     let _ = docker(&[&["run", "-d", "--network", lab.network(), "--name", &name], arguments].concat());
     Container { name }
 }
 
-/// One balancer and what its turns gave.
+/// One balancer and the results of its turns.
 struct Turns {
     name: &'static str,
     balancer: Balancer,
     url: String,
-    /// Whether it has request logs to lose.
+    /// Whether it writes request logs that may be lost.
     logs: bool,
     done: Vec<Turn>,
 }
 
-/// What one turn gave.
+/// The result of one turn.
 struct Turn {
     rate: f64,
     requests: u64,
-    /// Processor time of the balancer's container.
+    /// CPU time of the balancer's container.
     container: Duration,
-    /// Processor time of what Docker does for all containers.
+    /// CPU time of Docker for all containers.
     docker: Duration,
-    /// Requests that HAProxy could not log, because its output was full.
+    /// Requests that HAProxy could not log because its output was full.
     unlogged: u64,
 }
 
@@ -192,7 +192,7 @@ impl Turns {
         Ok(())
     }
 
-    /// How many log lines the running HAProxy has dropped.
+    /// Number of log lines dropped by the running HAProxy.
     fn unlogged(&self) -> Result<u64> {
         if !self.logs {
             return Ok(0);
@@ -202,7 +202,7 @@ impl Turns {
         dropped.and_then(|count| count.parse().ok()).context("no DroppedLogs in `show info`")
     }
 
-    /// Requests a second of those of `base`, each in its own round.
+    /// Ratios of the requests per second to those of `base` in the same round.
     fn ratios(&self, base: &Self) -> Vec<f64> {
         self.done.iter().zip(&base.done).map(|(ours, base)| ours.rate / base.rate).collect()
     }
@@ -233,7 +233,7 @@ fn engine() -> Result<Vec<String>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").context("read /proc")? {
         let path = entry.context("read /proc")?.path();
-        // A process that has just ended has none.
+        // A process that has just ended has no name.
         let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
         if ["dockerd", "containerd-shim"].contains(&name.trim()) {
             pids.extend(path.file_name().and_then(|pid| pid.to_str()).map(str::to_owned));
@@ -242,11 +242,11 @@ fn engine() -> Result<Vec<String>> {
     Ok(pids)
 }
 
-/// Processor time of these processes so far, of the program and of the kernel for it (proc(5): fields 14 and 15).
+/// Total CPU time of these processes, user and system (proc(5): fields 14 and 15).
 fn processor_time(pids: &[String]) -> Duration {
     let ticks = |pid: &String| -> Option<u32> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field, in parentheses, may have spaces.
+        // The second field, in parentheses, may contain spaces.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         Some(fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?)
     };

@@ -1,4 +1,4 @@
-//! What happens to the lab while the clients ask: random changes, the same for the same seed.
+//! Random changes to the lab under load, reproducible by seed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ use fastrand::Rng;
 
 use crate::journal::{Kill, workers};
 
-/// Nodes at the start, and the fewest that are left in full use.
+/// Number of nodes at the start, and the minimum left in full use.
 const FEWEST: usize = 3;
-/// Most nodes that run.
+/// Maximum number of running nodes.
 const MOST: usize = 6;
-/// Where the application of a node also listens when its port is changed.
+/// The second port of a node's application, used when its port is changed.
 const OTHER_PORT: u16 = 3001;
-/// Longest wait for a change to be seen in HAProxy, in seconds. A killed node that comes back may take half a minute, on a
-/// machine that has other things to do even more.
+/// Maximum wait in seconds for HAProxy to reflect a change. A killed node that comes back may take half a minute, and longer
+/// on a busy machine.
 const WITHIN: u64 = 120;
 
 /// A kind of change.
@@ -43,7 +43,7 @@ pub enum Change {
     Template,
 }
 
-/// A node that runs.
+/// A running node.
 #[derive(Debug)]
 struct Node {
     container: Container,
@@ -75,18 +75,18 @@ pub struct Driver {
     pub kills: Vec<Kill>,
     /// How many changes of each kind were made.
     pub made: BTreeMap<Change, u64>,
-    /// When each change began, and what it was.
+    /// When each change started, and what it was.
     pub history: Vec<(SystemTime, String)>,
     /// How many workers HAProxy had started before the first change.
     pub workers_at_first: usize,
-    // The last one, so that the containers can show their logs when a run fails.
+    // Last, so that the containers' logs are available when a run fails.
     lab: Lab,
 }
 
 impl Driver {
-    /// Starts the nodes, and waits until all are in use.
+    /// Starts the nodes and waits until all are in use.
     ///
-    /// `template_file` is the balancer's template as it is on this machine, with the text `template`.
+    /// `template_file` is the balancer's template on this machine, which contains `template`.
     #[must_use]
     pub fn new(seed: u64, lab: Lab, balancer: Balancer, template: String, template_file: PathBuf) -> Self {
         let mut driver = Self {
@@ -107,7 +107,7 @@ impl Driver {
             let _ = driver.add_node();
         }
         driver.settle();
-        // HAProxy has been started just now: the first sync after that may reload it.
+        // HAProxy has just started: the first sync after that may reload it.
         let _ = driver.balancer.exec(&["sync-nodes"]);
         driver.workers_at_first = workers(&driver.balancer.logs());
         driver
@@ -119,9 +119,9 @@ impl Driver {
         self.made.values().sum()
     }
 
-    /// Makes one change, waits until HAProxy knows of it, and says what it was.
+    /// Makes one change, waits until HAProxy reflects it, and returns what it was.
     ///
-    /// It knows of a kill before Serf does, so that other changes go on while the member list still has the dead node.
+    /// HAProxy notices a kill before Serf does, so other changes happen while the dead node is still in the member list.
     ///
     /// # Errors
     /// When the template cannot be written.
@@ -134,14 +134,14 @@ impl Driver {
         Ok(what)
     }
 
-    /// Waits until HAProxy has just the nodes that run.
+    /// Waits until HAProxy has exactly the running nodes.
     pub fn settle(&self) {
         let expected = self.running.iter().map(|node| node.container.line()).collect();
         eventually("HAProxy has the nodes that run", WITHIN, || same(&self.balancer.process()?, &expected));
     }
 
     fn choose(&mut self) -> Result<(Change, String)> {
-        // What cannot be done now gives way to what makes room for it.
+        // A change that is impossible now is replaced with one that makes it possible.
         let wishes = match self.random.u32(..100) {
             0..12 => [Change::Join, Change::Stop],
             12..25 => [Change::Stop, Change::Join],
@@ -180,7 +180,7 @@ impl Driver {
     }
 
     fn stop(&mut self) -> Option<String> {
-        // A port that was changed leads to a second application, which nobody drains.
+        // After a change of port, requests go to a second application, which is never drained.
         let node = self.take(|node| !node.asked_there)?;
         let member = node.container.member();
         node.container.stop();
@@ -249,15 +249,15 @@ impl Driver {
         Some(format!("{port}, {}", self.running[index].container.name))
     }
 
-    /// Replaces the file whole, as an editor does, in the folder that the balancer sees.
+    /// Replaces the file atomically, as an editor does, in the directory mounted into the balancer.
     fn change_template(&mut self) -> Result<String> {
         let number = self.made.get(&Change::Template).unwrap_or(&0) + 1;
-        // Another way to balance every second time; the last line makes it another file in any case.
+        // Alternates the balancing algorithm; the last line makes the file differ in any case.
         let balance = if number % 2 == 1 { "balance leastconn" } else { "balance roundrobin" };
         let text = format!("{}\n# change {number}\n", self.template.replace("balance roundrobin", balance));
         let worker = self.balancer.worker();
         write_template(&self.template_file, &text)?;
-        // Without being told, it is seen within 10 s.
+        // Without a hint, it is noticed within 10 s.
         if self.random.u32(..6) > 0 {
             let _ = self.balancer.exec(&["sync-nodes"]);
         }
@@ -275,13 +275,13 @@ impl Driver {
         self.running.len() - 1
     }
 
-    /// A node out of the running, unless too few would be left.
+    /// Takes a node out of the running ones, unless too few would be left.
     fn take(&mut self, fits: impl Fn(&Node) -> bool) -> Option<Node> {
         let index = self.spare(fits)?;
         Some(self.running.swap_remove(index))
     }
 
-    /// Index of a node without which enough are left in full use.
+    /// Index of a node that can be spared, with enough left in full use.
     fn spare(&mut self, fits: impl Fn(&Node) -> bool) -> Option<usize> {
         let in_use = self.running.iter().filter(|node| !node.draining).count();
         self.pick(|node| fits(node) && (node.draining || in_use > FEWEST))
@@ -299,7 +299,7 @@ impl Driver {
         name
     }
 
-    /// Changes a tag of a node, and waits until HAProxy has it.
+    /// Changes a tag of a node and waits until HAProxy has it.
     fn tag(&self, index: usize, how: &str, tag: &str, is_known: impl Fn(&Server) -> bool) {
         let node = &self.running[index].container;
         let _ = node.exec(&["serf", "tags", how, tag]);
@@ -334,7 +334,7 @@ struct Server {
 }
 
 impl Server {
-    /// Reads a line of `show servers state` (HAProxy 3.0 management guide, section 9.3); `None` when in maintenance.
+    /// Parses a line of `show servers state` (HAProxy 3.0 management guide, section 9.3); `None` if in maintenance.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
         let [_, "nodes", _, name, _, operation, administration, weight, ..] = words[..] else { return None };
@@ -345,7 +345,7 @@ impl Server {
     }
 }
 
-/// Starts a second application in the node, as one that is about to move to another port would.
+/// Starts a second application in the node, as if it was about to move to another port.
 fn listen_there(node: &Container) {
     let command = format!("PORT={OTHER_PORT} exec node /app/server.js");
     let _ = e2e::docker::docker(&["exec", "-d", &node.name, "sh", "-c", &command]);
@@ -353,7 +353,7 @@ fn listen_there(node: &Container) {
     eventually(&format!("{url} answers"), WITHIN, || get(&url, None));
 }
 
-/// Puts the template where the balancer sees it.
+/// Writes the template to the directory mounted into the balancer.
 ///
 /// # Errors
 /// When it cannot be written.

@@ -1,9 +1,9 @@
--- What the clients of wrk do: one thread is one client, with a connection and a session of its own.
+-- The behavior of wrk's clients: each thread is one client, with its own connection and session.
 --
 -- Arguments: METHOD STOP_FILE [COOKIE]
---   GET   the page with the session; a cookie that is set is kept
---   POST  a change that changes nothing, by a client with COOKIE or without
--- Prints "answered N" now and then, "lost" when a request was lost, "stopped" when a client has seen the file STOP_FILE,
+--   GET   requests the page; clients with a session keep the cookie that is set
+--   POST  makes a change without effect, with COOKIE or without
+-- Prints "answered N" from time to time, "lost" when a request is lost, "stopped" when a client has seen the file STOP_FILE,
 -- and a line of JSON at the end.
 
 local REPORT_EVERY = 50
@@ -14,7 +14,7 @@ function setup(thread)
    thread:set("number", #clients)
 end
 
--- In one piece, because the clients share the output. A client that nobody listens to any more stops: its benchmark was killed.
+-- In one write, because the clients share the output. A client whose output nobody reads stops: its benchmark was killed.
 local function say(line)
    io.write(line .. "\n")
    if not io.flush() and wrk.thread then
@@ -22,13 +22,13 @@ local function say(line)
    end
 end
 
--- Of four clients, two keep their connection, and of each kind one has a session.
+-- Of four clients, two use keep-alive, and one of each kind has a session.
 function init(args)
    method, stop_file = args[1], args[2]
    keeps_connection = number % 2 == 0
    in_session = number % 4 < 2
    waiting, stopped, answered, cut, sessions, refused = false, false, 0, 0, 0, {}
-   -- wrk tries the function of the first client once before it starts.
+   -- wrk calls the first client's function once before it starts.
    tried = number > 1
    prepare(in_session and args[3] or nil)
 end
@@ -43,7 +43,7 @@ function prepare(cookie)
    end
 end
 
--- wrk goes on with the next request when a connection broke.
+-- wrk continues with the next request after a broken connection.
 function request()
    if not tried then
       tried = true
@@ -72,7 +72,7 @@ function response(status, headers)
    if answered % REPORT_EVERY == 0 then
       say("answered " .. REPORT_EVERY)
    end
-   -- A client stops between two requests, so that none is on its way at the end.
+   -- A client stops between two requests, so that none is in flight at the end.
    local stop = io.open(stop_file)
    if stop then
       stop:close()

@@ -1,8 +1,8 @@
-//! The clients: wrk (<https://github.com/wg/wrk>), driven by a script, one thread a client.
+//! The clients: wrk (<https://github.com/wg/wrk>), driven by a script, with one thread per client.
 //!
-//! wrk repeats nothing by itself, so whatever went wrong with a request is counted. The clients stop between two requests:
-//! at the end, each request was answered or counted as lost. When one is lost, they say so at once: HAProxy does not log
-//! all of them (`http_wait_for_response` closes without a word when a connection that was used before breaks).
+//! wrk never retries, so every failed request is counted. The clients stop between two requests, so that in the end each request
+//! was answered or counted as lost. They report a lost request at once, because HAProxy does not log all of them
+//! (`http_wait_for_response` closes silently when a reused connection breaks).
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -20,23 +20,23 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 const SCRIPT: &str = include_str!("client.lua");
-/// A client that waits longer for an answer has lost it.
+/// A response that takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Its presence tells the clients to stop.
 const STOP_FILE: &str = "stop";
 
-/// What became of the requests of some clients.
+/// The outcome of some clients' requests.
 #[derive(Debug)]
 pub struct Tally {
-    /// How many were sent.
+    /// Number of requests sent.
     pub requests: u64,
-    /// How many were lost, by what the client saw.
+    /// Number of lost requests, by what the client saw.
     pub lost: BTreeMap<String, u64>,
-    /// When they were lost, as far as the clients could say.
+    /// When they were lost, as far as is known.
     pub lost_at: Vec<SystemTime>,
-    /// How many connections were closed between two requests, without a word of it in the last answer.
+    /// Number of connections closed between two requests without an announcement in the last response.
     pub closed: u64,
-    /// The longest time to an answer.
+    /// The longest response time.
     pub slowest: Duration,
     /// How often a client was given a new session.
     pub sessions: u64,
@@ -50,7 +50,7 @@ impl Tally {
     }
 }
 
-/// Clients of one method that ask without a pause, as one process of wrk.
+/// Clients of one method that send requests without a pause; one wrk process.
 #[derive(Debug)]
 pub struct Clients {
     count: u64,
@@ -60,7 +60,7 @@ pub struct Clients {
     reader: Option<JoinHandle<Said>>,
 }
 
-/// What the clients of one process say, but for their progress.
+/// The output of one process's clients, except for their progress.
 #[derive(Debug, Default)]
 struct Said {
     summary: Option<String>,
@@ -70,10 +70,10 @@ struct Said {
 impl Clients {
     /// Starts `count` clients that send `method` to the balancer at `address`, for `at_most` this long.
     ///
-    /// They stop when told so by [`tell_to_stop`] with the same folder. Those of POST that have a session have `cookie`.
+    /// They stop after [`tell_to_stop`] with the same directory. POST clients with a session use `cookie`.
     ///
     /// # Errors
-    /// When wrk does not start, or its script cannot be written.
+    /// If wrk does not start, or its script cannot be written.
     pub fn start(
         method: &str,
         count: u64,
@@ -105,33 +105,33 @@ impl Clients {
         Ok(Self { count, wrk, answered, stopped, reader: Some(reader) })
     }
 
-    /// About how many requests have been answered so far.
+    /// Approximate number of requests answered so far.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether they still ask.
+    /// Whether they are still sending requests.
     ///
     /// # Errors
-    /// When wrk cannot be asked.
+    /// If the state of wrk cannot be determined.
     pub fn are_running(&mut self) -> Result<bool> {
         Ok(self.wrk.try_wait()?.is_none())
     }
 
-    /// Waits for clients that were told to stop, and counts.
+    /// Waits for clients that were told to stop, and returns the counts.
     ///
     /// # Errors
-    /// When wrk did not say what it counted.
+    /// If wrk did not report its counts.
     pub fn finish(mut self) -> Result<Tally> {
-        // One that still waits by then has got no answer.
+        // A client that is still waiting by then got no response.
         for _ in 0..PATIENCE.as_millis() / 100 + 50 {
             if self.stopped.load(Ordering::Relaxed) == self.count {
                 break;
             }
             thread::sleep(Duration::from_millis(100));
         }
-        // It sleeps until its time is over, unless interrupted.
+        // wrk sleeps until its time is over unless it is interrupted.
         kill(pid(&self.wrk)?, Signal::SIGINT).context("interrupt wrk")?;
         eventually("wrk ends", 10, || match self.wrk.try_wait() {
             Ok(Some(_)) => Ok(()),
@@ -145,16 +145,16 @@ impl Clients {
 
 impl Drop for Clients {
     fn drop(&mut self) {
-        // Fails when it has ended, as it should have.
+        // Fails if it has already ended, as it should have.
         let _ = self.wrk.kill();
         let _ = self.wrk.wait();
     }
 }
 
-/// Tells the clients of this folder to stop after their next answer.
+/// Tells the clients of this directory to stop after their next response.
 ///
 /// # Errors
-/// When the file for it cannot be written.
+/// If the stop file cannot be written.
 pub fn tell_to_stop(folder: &Path) -> Result<()> {
     std::fs::write(folder.join(STOP_FILE), "").context("tell wrk to stop")
 }

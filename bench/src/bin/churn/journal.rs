@@ -1,38 +1,38 @@
-//! What HAProxy logged of requests that failed or had to be repeated, and what was lost to a kill.
+//! HAProxy's log of requests that failed or were retried, and the requests lost to a kill.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// Between a connection's end and the client's word of it.
+/// Maximum time between the end of a connection and the client's report.
 const LAG: Duration = Duration::from_millis(500);
 
-/// A node that was killed. Nothing else was going on until HAProxy noticed.
+/// A killed node. Nothing else happened until HAProxy noticed.
 #[derive(Debug, Clone)]
 pub struct Kill {
     /// Its name in the cluster.
     pub member: String,
     /// Just before the kill.
     pub at: SystemTime,
-    /// When HAProxy had noticed. What is lost after that has another reason.
+    /// When HAProxy had noticed. Later losses have another reason.
     pub noticed: SystemTime,
 }
 
 impl Kill {
-    /// Whether what was lost at this time may be lost to it.
+    /// Whether a request lost at this time may be lost to this kill.
     #[must_use]
     pub fn explains(&self, time: SystemTime) -> bool {
         self.at <= time && time <= self.noticed + LAG
     }
 }
 
-/// A request that HAProxy logged because it did not go smoothly.
+/// A request that HAProxy logged because something went wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// When it was over.
+    /// When it ended.
     pub at: SystemTime,
-    /// Name of the server that had it last.
+    /// Name of the last server that it was sent to.
     pub server: String,
-    /// Status that the client was sent.
+    /// Status that was sent to the client.
     pub status: String,
     /// HAProxy's termination state, four letters (HAProxy 3.0 configuration manual, section 8.5).
     pub state: String,
@@ -43,7 +43,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads a line of `docker logs --timestamps`; `None` for other lines than those of requests (`option httplog`).
+    /// Parses a line of `docker logs --timestamps`; `None` if it is not about a request (`option httplog`).
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -63,35 +63,35 @@ impl Entry {
         })
     }
 
-    /// Whether the client got no good answer.
+    /// Whether the client got no successful response.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.status != "200" || !self.state.starts_with('-')
     }
 
-    /// Whether a kill explains that it was lost, on a server whose node is dead.
+    /// Whether a kill explains the loss: it was on the server of a dead node.
     #[must_use]
     pub fn is_lost_to(&self, kills: &[Kill]) -> bool {
-        // Not only of that kill: a container that gets the address of a dead one is asked under both names, until Serf has
-        // noticed. And a node that came back may have a number behind its name.
+        // Not only that kill: until Serf has noticed, a container that got the address of a dead one is used under both
+        // names. And a node that came back may have a number appended to its name.
         let is_dead = |kill: &Kill| self.server.starts_with(&kill.member) && kill.at <= self.at;
         self.is_lost() && kills.iter().any(|kill| kill.explains(self.at)) && kills.iter().any(is_dead)
     }
 }
 
-/// The log of a balancer, as far as it concerns one method.
+/// A balancer's log for one method.
 #[derive(Debug, Default)]
 pub struct Journal {
     /// Lost requests, by status and termination state.
     pub lost: BTreeMap<String, u64>,
-    /// Lost requests that no kill explains.
+    /// Lost requests not explained by a kill.
     pub unexplained: u64,
-    /// Requests that were answered in the end.
+    /// Requests that were retried and answered in the end.
     pub retried: u64,
 }
 
 impl Journal {
-    /// Reads what `docker logs --timestamps` printed.
+    /// Parses the output of `docker logs --timestamps`.
     #[must_use]
     pub fn read(logs: &str, method: &str, kills: &[Kill]) -> Self {
         let mut journal = Self::default();
@@ -107,7 +107,7 @@ impl Journal {
     }
 }
 
-/// How often HAProxy started a worker, by what it says of that.
+/// Number of workers that HAProxy started, according to its log.
 #[must_use]
 pub fn workers(logs: &str) -> usize {
     logs.lines().filter(|line| line.contains("New worker (")).count()

@@ -1,7 +1,7 @@
-//! No request lost: a live lab under load while nodes join, stop, are killed and change, and the template changes.
+//! No request is lost: a live lab under load while nodes join, stop, are killed and change, and the template changes.
 //!
-//! The clients are wrk's: they keep their connections or not, have sessions or not, and repeat nothing. A lost GET fails
-//! the run, and so does a POST that was lost to anything but the kill of its node.
+//! The clients are wrk's, with and without keep-alive and sessions, and never retry. A lost GET fails the run, and so does a
+//! POST lost for any reason but the kill of its node.
 
 mod changes;
 mod clients;
@@ -22,17 +22,17 @@ use crate::clients::{Clients, Tally, tell_to_stop};
 use crate::report::Report;
 
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ha/config/haproxy.cfg.hb");
-/// More of them than of POST, as in life.
+/// More than for POST, as in practice.
 const GET_CLIENTS: u64 = 16;
 const POST_CLIENTS: u64 = 4;
-/// Slower machines than this do not get to the end.
+/// The run fails on machines slower than this.
 const SLOWEST_CHANGE: Duration = Duration::from_secs(10);
 const FEWEST_REQUESTS_A_SECOND: u64 = 200;
 
-/// Shows that no request is lost while the nodes and the template change.
+/// Show that no request is lost while the nodes and the template change.
 ///
-/// Starts a lab of its own, asks it without a pause by 20 clients, and changes it until there were enough requests and
-/// enough changes. Fails on one lost GET, and on one POST that was lost to anything but the kill of its node.
+/// Starts its own lab, puts it under load from 20 clients, and changes it until there were enough requests and changes.
+/// Fails if a single GET is lost, or a single POST for any reason but the kill of its node.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   bench/churn                                        CI's version, some two minutes
@@ -40,13 +40,13 @@ const FEWEST_REQUESTS_A_SECOND: u64 = 200;
   bench/churn --seed 7                               the same changes each time
   bench/churn --template mine.hb                     what another template loses")]
 struct Options {
-    /// Fewest requests
+    /// Minimum number of requests
     #[arg(long, default_value_t = 100_000)]
     requests: u64,
-    /// Fewest changes
+    /// Minimum number of changes
     #[arg(long, default_value_t = 60)]
     changes: u64,
-    /// What the changes follow from; a new one each time unless given
+    /// Seed of the random changes; default: a new one each time
     #[arg(long)]
     seed: Option<u64>,
     /// The balancer's template
@@ -87,7 +87,7 @@ fn run(options: &Options, seed: u64) -> Result<Report> {
     Ok(Report::new(seed, &driver, get, post, began.elapsed()))
 }
 
-/// Asks and changes until both was done often enough.
+/// Sends requests and makes changes until there are enough of both.
 fn churn(options: &Options, driver: &mut Driver, folder: &Path) -> Result<(Tally, Tally)> {
     let for_requests = Duration::from_secs(options.requests / FEWEST_REQUESTS_A_SECOND);
     let at_most = for_requests.max(SLOWEST_CHANGE * u32::try_from(options.changes)?);

@@ -1,4 +1,4 @@
-//! What came of it: a table, and whether it will do.
+//! The result: a table and a verdict.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Puts together what the clients saw and what HAProxy logged.
+    /// Combines what the clients saw and what HAProxy logged.
     #[must_use]
     pub fn new(seed: u64, driver: &Driver, get: Tally, post: Tally, duration: Duration) -> Self {
         let output = try_docker(&["logs", "--timestamps", &driver.balancer.name], "");
@@ -43,7 +43,7 @@ impl Report {
         }
     }
 
-    /// How many requests were lost while HAProxy did not know yet of a kill.
+    /// Number of requests lost before HAProxy noticed a kill.
     fn lost_to_kills(&self, tally: &Tally) -> u64 {
         tally.lost_at.iter().map(|time| u64::from(self.is_lost_to_kill(*time))).sum()
     }
@@ -52,7 +52,7 @@ impl Report {
         self.kills.iter().any(|kill| kill.explains(time))
     }
 
-    /// What was lost to no kill, one line each: what was going on then.
+    /// Requests not lost to a kill, one line each, with what was happening at the time.
     fn circumstances(&self) -> Vec<String> {
         let tally = |(method, tally): (&str, &Tally)| {
             let times = tally.lost_at.iter().filter(|time| !self.is_lost_to_kill(**time));
@@ -73,16 +73,16 @@ impl Report {
         }
     }
 
-    /// How many POSTs were lost to anything but a kill: by when they were lost, and by their server as far as HAProxy told.
+    /// Number of POSTs not lost to a kill, judged by when they were lost and by their server as far as HAProxy logged it.
     fn unexplained(&self) -> u64 {
         let (tally, journal) = &self.post;
         tally.all_lost().saturating_sub(self.lost_to_kills(tally)).max(journal.unexplained)
     }
 
-    /// Whether all requests were answered that can be.
+    /// Checks that every request that can be answered was answered.
     ///
     /// # Errors
-    /// When not.
+    /// If not.
     pub fn verdict(&self) -> Result<()> {
         let (get, post) = (self.get.0.all_lost(), self.unexplained());
         ensure!(get == 0, "{get} GET lost");
