@@ -1,4 +1,4 @@
-//! A balancer: the four states seen from outside.
+//! A balancer, with the four states as seen from outside.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -26,15 +26,15 @@ impl Deref for Balancer {
 }
 
 impl Balancer {
-    /// Asks for a path on port 80.
+    /// Requests a path on port 80.
     ///
     /// # Errors
-    /// What went wrong, as text.
+    /// The failure, as text.
     pub fn get(&self, path: &str, cookie: Option<&str>) -> Result<Answer, String> {
         get(&format!("http://127.0.0.1:{}{path}", self.port(80)), cookie)
     }
 
-    /// The registry: one line a node, `<name> <address>` and what else the node says.
+    /// The registry: one line per node, `<name> <address>` and optional pairs.
     #[must_use]
     pub fn registry(&self) -> BTreeSet<String> {
         self.lines("cat /nodes/* 2>/dev/null || true").iter().map(|line| without_number(line)).collect()
@@ -55,7 +55,7 @@ impl Balancer {
     /// The servers that the running HAProxy sends requests to, as `<name> <address>`.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn process(&self) -> Result<BTreeSet<String>, String> {
         let state = self.statistics("show servers state nodes")?;
         let server = |line: &str| {
@@ -69,7 +69,7 @@ impl Balancer {
     /// A command to the statistics socket on port 9999.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn statistics(&self, command: &str) -> Result<String, String> {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port(9999)))?;
@@ -98,10 +98,10 @@ impl Balancer {
         self.worker()
     }
 
-    /// Waits until registry, file and process have just these nodes, and each of them answers.
+    /// Waits until registry, file and process have exactly these nodes, and each of them answers.
     ///
     /// # Panics
-    /// When that is not so within the time, in seconds.
+    /// If that takes longer than the given number of seconds.
     pub fn settles_on(&self, nodes: &[&Container], within: u64) {
         let expected: BTreeSet<String> = nodes.iter().map(|node| node.line()).collect();
         eventually(&format!("{} follows {expected:?}", self.name), within, || {
@@ -125,7 +125,7 @@ impl Balancer {
     }
 }
 
-/// The line without the number that a member's name gets when the cluster refused the plain one.
+/// The line without the number that is appended to a member's name if the cluster refused the plain one.
 #[must_use]
 pub fn without_number(line: &str) -> String {
     let (name, rest) = line.split_once(' ').unwrap_or((line, ""));

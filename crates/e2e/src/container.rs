@@ -12,7 +12,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Runs a command in it, with this text on its standard input, and returns what it did.
+    /// Runs a command in it with this standard input, and returns its output.
     #[must_use]
     pub fn try_exec(&self, command: &[&str], input: &str) -> Output {
         let arguments: Vec<&str> = ["exec", "-i", &self.name].iter().chain(command).copied().collect();
@@ -22,7 +22,7 @@ impl Container {
     /// Runs a command in it and returns its standard output.
     ///
     /// # Panics
-    /// When the command fails.
+    /// If the command fails.
     #[must_use]
     pub fn exec(&self, command: &[&str]) -> String {
         let output = self.try_exec(command, "");
@@ -30,20 +30,20 @@ impl Container {
         text(&output.stdout)
     }
 
-    /// What it has printed so far, on both outputs.
+    /// Its standard output and standard error so far.
     #[must_use]
     pub fn logs(&self) -> String {
         let output = try_docker(&["logs", &self.name], "");
         text(&output.stdout) + &text(&output.stderr)
     }
 
-    /// One piece of `docker inspect`, by its template.
+    /// One value from `docker inspect`, by its template.
     #[must_use]
     pub fn inspect(&self, template: &str) -> String {
         docker(&["inspect", "--format", template, &self.name])
     }
 
-    /// Its address on its network, empty when it does not run.
+    /// Its address on its network; empty if it is not running.
     #[must_use]
     pub fn address(&self) -> String {
         self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
@@ -61,7 +61,7 @@ impl Container {
         format!("{} {}", self.member(), self.address())
     }
 
-    /// Port of this machine that leads to a port of the container.
+    /// The port on this machine that a port of the container is published on.
     #[must_use]
     pub fn port(&self, inside: u16) -> u16 {
         let published = docker(&["port", &self.name, &inside.to_string()]);

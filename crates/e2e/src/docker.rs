@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-/// Runs `docker` with these arguments and returns what it did, whatever that was.
+/// Runs `docker` with these arguments and returns its output, whether it succeeded or not.
 #[must_use]
 pub fn try_docker(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new("docker")
@@ -13,7 +13,7 @@ pub fn try_docker(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("docker is installed");
-    // A command need not read its input.
+    // A command does not have to read its input.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     child.wait_with_output().expect("docker ends")
 }
@@ -21,7 +21,7 @@ pub fn try_docker(arguments: &[&str], input: &str) -> Output {
 /// Runs `docker` with these arguments and returns its standard output without the last line break.
 ///
 /// # Panics
-/// When it fails, with what it said.
+/// If it fails, with its error.
 #[must_use]
 pub fn docker(arguments: &[&str]) -> String {
     let output = try_docker(arguments, "");

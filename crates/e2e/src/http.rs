@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ureq::Agent;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// Status code.
@@ -24,7 +24,7 @@ impl Answer {
     /// One field of the JSON body, as text.
     ///
     /// # Errors
-    /// When the body has no such field.
+    /// If the body has no such field.
     pub fn field(&self, name: &str) -> Result<String, String> {
         let json: serde_json::Value = serde_json::from_str(&self.body).map_err(|error| format!("{error}: {:?}", self.body))?;
         match json.get(name) {
@@ -37,7 +37,7 @@ impl Answer {
     /// The node that answered.
     ///
     /// # Errors
-    /// When the body does not say it.
+    /// If the body does not say it.
     pub fn host(&self) -> Result<String, String> {
         self.field("host")
     }
@@ -59,7 +59,7 @@ pub fn get(url: &str, cookie: Option<&str>) -> Result<Answer, String> {
     get_by(&client(), url, cookie)
 }
 
-/// One request by this client.
+/// One request with this client.
 ///
 /// # Errors
 /// What went wrong, as text.
@@ -76,7 +76,7 @@ pub fn get_by(agent: &Agent, url: &str, cookie: Option<&str>) -> Result<Answer, 
     Ok(Answer { status, cookie, backend, body })
 }
 
-/// Clients that ask again and again, in the background.
+/// Clients that send requests continuously in the background.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -85,7 +85,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts clients that ask for `url`: every second one opens a connection for each request, the others keep theirs.
+    /// Starts clients that request `url`. Every second one opens a connection for each request, the others use keep-alive.
     #[must_use]
     pub fn start(url: &str, clients: usize) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
@@ -97,13 +97,13 @@ impl Load {
         Self { stop, sent, clients }
     }
 
-    /// How many requests have been answered or lost so far.
+    /// Number of requests answered or lost so far.
     #[must_use]
     pub fn sent(&self) -> u32 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Ends the clients and returns how many requests they sent, and what went wrong with those that were lost.
+    /// Stops the clients and returns the number of requests sent, and the errors of the lost ones.
     #[must_use]
     pub fn finish(self) -> (u32, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A lab of the test's own.
+//! A lab for one test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,10 +9,10 @@ use crate::docker::{docker, try_docker};
 /// How containers are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// As `start-containers.sh` does: the alias `serf-cluster`, read-only, no capability.
+    /// Like `start-containers.sh`: the alias `serf-cluster`, read-only, no capabilities.
     Hardened,
-    /// As the lab's own lines do: no option but the network. (The balancer is known by the alias `ha`, which stands for
-    /// the container name that a second lab on this machine cannot have.)
+    /// Like the lab's own commands: no option but the network. (The balancer gets the alias `ha` in place of the container
+    /// name, which a second lab on this machine cannot use.)
     Plain,
 }
 
@@ -38,7 +38,7 @@ const HARDENED: [&str; 17] = [
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A network with containers on it, removed at the end of the test.
+/// A network with containers, removed at the end of the test.
 #[derive(Debug)]
 pub struct Lab {
     name: String,
@@ -46,7 +46,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A new network; containers are started with this look.
+    /// A new network, on which containers are started with this look.
     #[must_use]
     pub fn new(look: Look) -> Self {
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -54,7 +54,7 @@ impl Lab {
         Self { name, look }
     }
 
-    /// Name of the network, which begins the names of all containers.
+    /// Name of the network, which is the prefix of all container names.
     #[must_use]
     pub fn network(&self) -> &str {
         &self.name
@@ -66,7 +66,7 @@ impl Lab {
         self.balancer_with(name, &[])
     }
 
-    /// Starts a balancer with further options of `docker run`.
+    /// Starts a balancer with additional options of `docker run`.
     #[must_use]
     pub fn balancer_with(&self, name: &str, options: &[&str]) -> Balancer {
         let ports = ["-p", "127.0.0.1::80", "-p", "127.0.0.1::1936", "-p", "127.0.0.1::9999", "--network-alias", "ha"];
@@ -80,13 +80,13 @@ impl Lab {
         self.node_with(name, &[])
     }
 
-    /// Starts a web application node with further options of `docker run`.
+    /// Starts a web application node with additional options of `docker run`.
     #[must_use]
     pub fn node_with(&self, name: &str, options: &[&str]) -> Container {
         self.run("softengheigvd/webapp", name, options)
     }
 
-    /// Starts a balancer and this many nodes, and waits until all take traffic.
+    /// Starts a balancer and this many nodes, and waits until all of them get traffic.
     #[must_use]
     pub fn with_nodes(look: Look, count: usize) -> (Self, Balancer, Vec<Container>) {
         let lab = Self::new(look);
@@ -96,7 +96,7 @@ impl Lab {
         (lab, balancer, nodes)
     }
 
-    /// Starts a container of any image with further options of `docker run`.
+    /// Starts a container of any image with additional options of `docker run`.
     #[must_use]
     pub fn run(&self, image: &str, name: &str, options: &[&str]) -> Container {
         let name = format!("{}-{name}", self.name);
@@ -113,7 +113,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Containers that the test still holds go with it.
+        // This includes containers that the test still holds.
         let left = docker(&["ps", "-aq", "--filter", &format!("network={}", self.name)]);
         for id in left.lines() {
             let _ = try_docker(&["rm", "-f", "-v", id], "");

@@ -1,9 +1,9 @@
-//! What the container tests share: a network of their own with real containers on it, and ways to look at them.
+//! Shared by the container tests: a private network with real containers on it, and ways to inspect them.
 //!
-//! The images must be there (`./build-images.sh`). The names of all that a test starts begin with `e2e`; it is removed
-//! at the test's end, and what an interrupted run leaves behind, `test.sh` removes by that name. A running lab is not disturbed: names,
-//! network and ports are the test's own. All waiting is polling with a deadline. Nothing here returns an error: what
-//! cannot be done ends the test with a message.
+//! The images must exist (`./build-images.sh`). The names of everything that a test starts begin with `e2e`. It is removed at the
+//! end of the test, and `test.sh` uses that prefix to remove what an interrupted run leaves behind. A running lab is not
+//! disturbed: tests use their own names, networks and ports. All waiting is polling with a deadline. Functions here do not
+//! return errors; a failure ends the test with a message.
 
 pub mod balancer;
 pub mod container;

@@ -1,7 +1,7 @@
-//! The tools of the image on this machine, in a world of their own whose HAProxy, that of the image, runs.
+//! The image's tools on this machine, in a world in which the image's HAProxy is running.
 //!
-//! So a test can stop a tool wherever it wants, run fifty of them at once, and look at everything they touch, while
-//! HAProxy is the one they are made for. Where this machine has another HAProxy, that one only checks files.
+//! This way a test can stop a tool anywhere, run fifty of them at once, and inspect everything they touch, with the HAProxy that
+//! they are made for. If this machine has another HAProxy, that is only used to check files.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -23,32 +23,32 @@ use crate::wait::{eventually, same};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// What registry, file and process shall have.
+/// The desired content of registry, file and process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State<'a> {
-    /// The registry's lines, ordered by name.
+    /// The registry's lines, sorted by name.
     pub nodes: &'a [&'a str],
-    /// A word in the template that shows in the running HAProxy; another one needs a reload.
+    /// A word in the template that can be read back from the running HAProxy; changing it takes a reload.
     pub revision: &'a str,
 }
 
-/// A world in which HAProxy runs.
+/// A world in which HAProxy is running.
 #[derive(Debug)]
 pub struct Live {
-    // Dropped first: it uses the world's files.
+    // Dropped first, because it uses the world's files.
     container: Container,
     /// Its files.
     pub world: World,
 }
 
 impl Live {
-    /// Starts HAProxy in a world that has this state.
+    /// Starts HAProxy in a world with this state.
     ///
-    /// The tools come from the image. The variable `E2E_TOOLS` names a folder with others, which have to be
-    /// static ones as those of the image: a dynamic one makes calls before it begins.
+    /// The tools come from the image. The variable `E2E_TOOLS` can name a directory with other ones, which must be static like
+    /// those of the image: a dynamic one makes system calls before it starts.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn start(state: &State<'_>) -> Self {
         let world = World::new();
@@ -57,7 +57,7 @@ impl Live {
         let mount = format!("{0}:{0}", root.display());
         let (socket, config) = (world.master_socket(), world.config());
         let (socket, config) = (socket.display().to_string(), config.display().to_string());
-        // A worker is known by its process id, so the tools must see the same ids as the master.
+        // A worker is identified by its process ID, so the tools must see the same IDs as the master.
         let here = ["create", "--name", &name, "--pid", "host", "--network", "none", "--user", "0", "-v", &mount];
         let run = ["--entrypoint", "haproxy", "softengheigvd/ha", "-W", "-db", "-S", &socket, "-f", &config];
         let _ = docker(&[&here[..], &run[..]].concat());
@@ -70,7 +70,7 @@ impl Live {
         live.set(state);
         live.container.start();
         eventually("HAProxy runs", 20, || same(&live.revision()?, &state.revision.to_owned()));
-        // From now on it is known what it runs.
+        // From here on, there is a record of what it is running.
         live.run("reload-ha");
         live
     }
@@ -100,19 +100,19 @@ impl Live {
         self.world.tracer(&self.tool(name), Some(fault))
     }
 
-    /// Makes registry, file and process what `state` says.
+    /// Makes registry, file and process match `state`.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     pub fn set(&self, state: &State<'_>) {
         self.set_template(state.revision);
         self.command("sync-nodes").args(["--from", "-"]).write_stdin(member_list(state.nodes)).assert().success();
     }
 
-    /// Writes the image's template with the paths of this world and this word in it, if it is another one.
+    /// Writes the image's template with the paths of this world and this word, if it differs.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn set_template(&self, revision: &str) {
         let socket = |name: &str| format!("unix@{}", self.world.path("run").join(name).display());
         let template = TEMPLATE
@@ -130,7 +130,7 @@ impl Live {
     /// The servers of the running HAProxy that get requests, as `<name> <address>:<port> <weight>`.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn servers(&self) -> Result<BTreeSet<String>, String> {
         let answer = self.ask("@1 show servers state nodes")?;
         let server = |line: &str| {
@@ -138,22 +138,22 @@ impl Live {
             let in_maintenance = words[6].parse::<u32>().unwrap() & 0x01 != 0;
             (!in_maintenance).then(|| format!("{} {}:{} {}", words[3], words[4], words[18], words[7]))
         };
-        // In the midst of a reload the master answers for the worker.
+        // During a reload, the master answers instead of the worker.
         let (_, lines) = answer.split_once("\n# be_id ").ok_or_else(|| format!("no servers: {answer}"))?;
         Ok(lines.lines().skip(1).filter(|line| !line.is_empty()).filter_map(server).collect())
     }
 
-    /// The word of the template that the running HAProxy was started with.
+    /// The word in the template that the running HAProxy was started with.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn revision(&self) -> Result<String, String> {
         let info = self.ask("@1 show info")?;
         let line = info.lines().find_map(|line| line.strip_prefix("description: "));
         line.map(str::to_owned).ok_or_else(|| format!("no description: {info}"))
     }
 
-    /// Shows that the registry is what `state` says.
+    /// Checks that the registry matches `state`.
     ///
     /// # Errors
     /// What differs.
@@ -162,7 +162,7 @@ impl Live {
             .map_err(|text| format!("registry: {text}"))
     }
 
-    /// Shows that the file is what `state` says.
+    /// Checks that the file matches `state`.
     ///
     /// # Errors
     /// What differs.
@@ -177,7 +177,7 @@ impl Live {
         if self.world.text().contains(&revision) { Ok(()) } else { Err(format!("file: not of revision {}", state.revision)) }
     }
 
-    /// Shows that the process is what `state` says.
+    /// Checks that the process matches `state`.
     ///
     /// # Errors
     /// What differs.
@@ -186,7 +186,7 @@ impl Live {
         same(&self.revision()?, &state.revision.to_owned()).map_err(|text| format!("process: {text}"))
     }
 
-    /// Shows that registry, file and process are what `state` says.
+    /// Checks that registry, file and process match `state`.
     ///
     /// # Errors
     /// What differs.
@@ -194,7 +194,7 @@ impl Live {
         self.registry_is(state).and_then(|()| self.file_is(state)).and_then(|()| self.process_is(state))
     }
 
-    /// Temporary files in the folders that the tools write to.
+    /// Temporary files in the directories that the tools write to.
     #[must_use]
     pub fn temporary_files(&self) -> Vec<String> {
         let folders = ["nodes", "haproxy", "run"].map(|name| self.world.path(name));
@@ -222,7 +222,7 @@ fn ask(socket: &Path, command: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// The servers of a state as [`Live::servers`] tells them.
+/// The servers of a state, in the format of [`Live::servers`].
 fn expected(state: &State<'_>) -> BTreeSet<String> {
     let server = |node: &&str| {
         let mut words = node.split(' ');

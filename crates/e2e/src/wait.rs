@@ -3,10 +3,10 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Looks again and again until `look` gives a value, and returns that; `within` is in seconds.
+/// Polls until `look` returns a value, and returns that; `within` is in seconds.
 ///
 /// # Panics
-/// When the time is over, with what `look` last said was missing.
+/// If the time is over, with the last error of `look`.
 pub fn eventually<T>(what: &str, within: u64, mut look: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + Duration::from_secs(within);
     loop {
@@ -18,7 +18,7 @@ pub fn eventually<T>(what: &str, within: u64, mut look: impl FnMut() -> Result<T
     }
 }
 
-/// `Ok` when the two are equal, else both as text.
+/// `Ok` if the two are equal, otherwise both as text.
 ///
 /// # Errors
 /// Both, for the message of [`eventually`].

@@ -124,7 +124,7 @@ impl Driver {
     /// HAProxy notices a kill before Serf does, so other changes happen while the dead node is still in the member list.
     ///
     /// # Errors
-    /// When the template cannot be written.
+    /// If the template cannot be written.
     pub fn change(&mut self) -> Result<String> {
         let began = SystemTime::now();
         let (change, what) = self.choose()?;
@@ -356,7 +356,7 @@ fn listen_there(node: &Container) {
 /// Writes the template to the directory mounted into the balancer.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be written.
 pub fn write_template(file: &std::path::Path, text: &str) -> Result<()> {
     let new = file.with_extension("new");
     std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, file)).context("write the template")
