@@ -50,7 +50,7 @@ pub enum NodeError {
     Drain(String),
     /// A registry line has no address, or a key that no node has.
     #[error("line {line} is not '<name> <address> [port=…] [weight=…] [drain=…]'", line = Quoted(.0))]
-    Line(String),
+    Malformed(String),
     /// One key is given more than once, so that it is not known which value is meant.
     #[error("{key} is given twice", key = Quoted(.0))]
     Duplicate(String),
@@ -249,6 +249,20 @@ pub struct Node {
     pub tags: Tags,
 }
 
+impl Node {
+    /// The port that its application listens on: `default` unless it says another one.
+    #[must_use]
+    pub fn port(&self, default: Port) -> Port {
+        self.tags.port.unwrap_or(default)
+    }
+
+    /// Its share of the traffic: none while it drains, 100 unless it says another one.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        if self.tags.drain { Weight::DRAINED } else { self.tags.weight.unwrap_or_default() }
+    }
+}
+
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.address)?;
@@ -269,7 +283,7 @@ impl FromStr for Node {
     type Err = NodeError;
 
     fn from_str(line: &str) -> Result<Self, NodeError> {
-        let malformed = || NodeError::Line(line.to_owned());
+        let malformed = || NodeError::Malformed(line.to_owned());
         let mut words = line.trim_end().split(' ');
         let name = words.next().ok_or_else(malformed)?.parse()?;
         let address = words.next().ok_or_else(malformed)?.parse()?;

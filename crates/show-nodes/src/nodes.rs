@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_core::config::Config;
 use lb_core::members::containers::Containers;
 use lb_core::members::{Member, MemberList};
-use lb_core::node::{Node, Port, Weight};
+use lb_core::node::{Node, Port};
 use serde::Serialize;
 
 use crate::states::{Server, States};
@@ -75,9 +75,8 @@ impl Row {
 
     fn describe(&mut self, node: &Node, default: Port) {
         self.address = Some(node.address.to_string());
-        self.port = Some(node.tags.port.unwrap_or(default).to_string());
-        let weight = if node.tags.drain { Weight::DRAINED } else { node.tags.weight.unwrap_or_default() };
-        (self.weight, self.drains) = (Some(weight.to_string()), node.tags.drain);
+        self.port = Some(node.port(default).to_string());
+        (self.weight, self.drains) = (Some(node.weight().to_string()), node.tags.drain);
     }
 }
 

@@ -80,7 +80,7 @@ pub struct Template {
     path: PathBuf,
     text: String,
     /// Set when it needs no engine.
-    plain: Option<Literal>,
+    literal: Option<Literal>,
 }
 
 impl Template {
@@ -92,8 +92,8 @@ impl Template {
         let text = refuse_file(path)
             .and_then(|()| read_text(path))
             .map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
-        let plain = Literal::parse(&text);
-        Ok(Self { path: path.to_owned(), text, plain })
+        let literal = Literal::parse(&text);
+        Ok(Self { path: path.to_owned(), text, literal })
     }
 
     /// Fills the template in: `{{#each addresses}}` with `{{host}}`, `{{ip}}`, `{{port}}`, `{{weight}}` and `{{drain}}`
@@ -109,8 +109,8 @@ impl Template {
         settings: &BTreeMap<String, String>,
     ) -> Result<String, RenderError> {
         let addresses = nodes.into_iter().map(|node| fields(node, port));
-        let text = match &self.plain {
-            Some(plain) if settings.is_empty() => plain.fill(addresses),
+        let text = match &self.literal {
+            Some(literal) if settings.is_empty() => literal.fill(addresses),
             _ => {
                 let failed = |reason| RenderError::Parse { path: self.path.clone(), reason };
                 let engine = engine(&self.text).map_err(|error| failed(parse_reason(&error)))?;
@@ -140,9 +140,7 @@ fn engine(text: &str) -> Result<Handlebars<'static>, handlebars::TemplateError> 
 }
 
 fn fields(node: &Node, port: Port) -> Fields<'_> {
-    let own = node.tags.weight.unwrap_or_default();
-    let weight = if node.tags.drain { Weight::DRAINED } else { own };
-    Fields { host: node.name.as_str(), ip: node.address, port: node.tags.port.unwrap_or(port), weight, drain: node.tags.drain }
+    Fields { host: node.name.as_str(), ip: node.address, port: node.port(port), weight: node.weight(), drain: node.tags.drain }
 }
 
 /// One line of what the library prints over several, with a picture of the place.
