@@ -165,13 +165,16 @@ impl Session {
     /// whether or not those before it were.
     ///
     /// # Errors
-    /// [`HaproxyError`] when the worker does not answer in time.
+    /// [`HaproxyError`] when the worker does not answer in time, or ends the conversation before it has answered all.
     pub fn ask_all(&mut self, commands: &[String]) -> Result<Vec<String>, HaproxyError> {
         let mut answers = Vec::with_capacity(commands.len());
         // So few at a time fit into HAProxy's buffers: while it waits for us to read, it does not read either.
         for batch in commands.chunks(32) {
             self.connection.send(&batch.join("\n"))?;
             let text = self.connection.receive(|answer| count(answer, self.prompt.as_bytes()) == batch.len())?;
+            if let Some(command) = batch.get(count(text.as_bytes(), self.prompt.as_bytes())) {
+                return Err(self.unexpected(command));
+            }
             answers.extend(text.split(&self.prompt).take(batch.len()).map(|answer| answer.trim().to_owned()));
         }
         Ok(answers)

@@ -108,6 +108,27 @@ fn an_answer_to_a_reload_that_is_none_is_an_error() {
     assert_eq!(world.text(), old);
 }
 
+/// It once counted as the answers of commands that HAProxy had never seen.
+#[test]
+fn answers_that_break_off_are_an_error_and_the_next_publish_reloads() {
+    for reply in [Reply::BreakOff, Reply::HangUp] {
+        for command in ADD_S2 {
+            let (world, haproxy) = World::running(&[S1]);
+            let old = world.text();
+            haproxy.reply(command, reply.clone());
+            world.set_nodes(&[S1, S2]);
+            let result = world.publish();
+            assert!(matches!(result, Err(PublishError::Haproxy(_))), "{reply:?} {command}: {result:?}");
+            assert_eq!((world.text(), world.record()), (old, None), "{reply:?} {command}");
+
+            let outcome = world.publish().unwrap();
+            assert_eq!(reason(&outcome.applied), "it is not known what this HAProxy process has read");
+            haproxy.assert_runs_its_file();
+            assert!(world.text().contains(S2));
+        }
+    }
+}
+
 #[test]
 fn a_command_without_an_answer_is_given_up_in_time() {
     let (world, haproxy) = World::running(&[S1]);
