@@ -107,6 +107,13 @@ fn pieces(mut body: &str) -> Option<Vec<Piece>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::test_runner::TestRunner;
+
     use super::*;
     use crate::config::template::{Data, engine, fields};
     use crate::node::Node;
@@ -161,6 +168,82 @@ mod tests {
             }
         }
         assert!(understood > 100, "{understood} of {}", all.len());
+    }
+
+    /// One of the first words, or seldom one of the others.
+    fn word(usual: &'static [&'static str], others: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop_oneof![30 => select(usual), 1 => select(others)].prop_map(str::to_owned)
+    }
+
+    fn field() -> impl Strategy<Value = String> {
+        let space = || word(&["", "", " ", "\t", " \t "], &["\n", "~", "\u{a0}"]);
+        let others =
+            &["drain", "hots", "this", "this.host", "@index", "[host]", "../x", "&host", "lookup this 'host'", "#each addresses"];
+        (space(), word(&["host", "ip", "port", "weight"], others), space())
+            .prop_map(|(before, name, after)| format!("{{{{{before}{name}{after}}}}}"))
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let usual = &["x", " server ", "\n", "\n\n", "  ", "\t", ":", "{ ", " }", "# '\"", "é$&<>", "\\ ", "{x}", "%[path] --"];
+        let others = &[
+            "\\",
+            "{",
+            "}",
+            "\r\n",
+            "{{",
+            "}}",
+            "{{{",
+            "{{{host}}}",
+            "{{{{host}}}}",
+            "\\{{host}}",
+            "{{! c }}",
+            "{{!-- {{c}} --}}\n",
+            "{{#if drain}}x{{/if}}",
+            "{{#if drain}}\nx\n{{else}}\n{{/if}}\n",
+            "{{> p}}",
+            "{{else}}",
+            "{{^}}",
+            "{{/each}}",
+            "\n{{#each addresses}}\n",
+        ];
+        prop_oneof![3 => word(usual, others), 1 => "\\PC{0,6}"]
+    }
+
+    fn template() -> impl Strategy<Value = String> {
+        let texts = || vec(text(), 0..4).prop_map(|texts| texts.concat());
+        let open = word(
+            &["{{#each addresses}}", "{{ #each  addresses }}", "\t{{#each\taddresses}}"],
+            &["{{~#each addresses}}", "{{#each addresses~}}", "{{#each addresses as |n|}}", "{{# each addresses}}", "x"],
+        );
+        let close = word(&["{{/each}}", "  {{ /each }}"], &["{{/each~}}", "{{~/each}}", "{{/ each}}", "{{/each}} ", "{{/if}}"]);
+        let end = || word(&["\n"], &["", " \n", "\r\n"]);
+        let body = vec(prop_oneof![text(), field()], 0..8).prop_map(|pieces| pieces.concat());
+        let parts = ((texts(), end()), (open, end()), (body, end()), (close, prop_oneof![end(), Just(String::new())]), texts());
+        parts.prop_map(|(before, open, body, close, after)| {
+            let lines = [before, open, body, close].map(|(text, end)| text + &end).concat();
+            lines + &after
+        })
+    }
+
+    fn node() -> impl Strategy<Value = Node> {
+        let tags = &["", " port=80", " weight=0", " port=65535 weight=256", " drain=yes"][..];
+        ("[A-Za-z0-9_][A-Za-z0-9._-]{0,9}", select(&["172.18.0.2", "fd00::2", "::ffff:1.2.3.4"][..]), select(tags))
+            .prop_map(|(name, address, tags)| format!("{name} {address}{tags}").parse().unwrap())
+    }
+
+    #[test]
+    fn whatever_it_understands_it_fills_in_as_the_engine_does() {
+        let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+        let understood = Cell::new(0);
+        let compare = |(template, nodes): (String, Vec<Node>)| {
+            let Some(plain) = Literal::parse(&template) else { return Ok(()) };
+            understood.set(understood.get() + 1);
+            let fields = || nodes.iter().map(|node| fields(node, "3000".parse().unwrap())).collect::<Vec<_>>();
+            prop_assert_eq!(Some(plain.fill(fields())), by_engine(&template, fields()), "{:?}", template);
+            Ok(())
+        };
+        TestRunner::new(config.clone()).run(&(template(), vec(node(), 0..4)), compare).unwrap();
+        assert!(understood.get() > config.cases / 4, "it understood {} of {}", understood.get(), config.cases);
     }
 
     #[test]
