@@ -344,6 +344,18 @@ mod tests {
         let quoted = config(&["s1 172.18.0.2:3000 sni \"x\""]);
         assert!(run(&quoted, &known, &[], &[UP])[0].starts_with("reload: a server line"));
         assert!(run(&quoted, &quoted, &[], &[UP]).is_empty());
+        let moved = quoted.replace("172.18.0.2", "172.18.0.9");
+        assert!(run(&moved, &quoted, &[], &[UP])[0].starts_with("reload: a server line"));
+    }
+
+    #[test]
+    fn another_host_name_means_a_new_server() {
+        let [one, other] = ["one", "other"].map(|name| config(&[&format!("s1 {name}.example:3000")]));
+        // Where a name leads is for HAProxy to find out.
+        assert!(run(&one, &one, &[], &[UP]).is_empty());
+        let made = ["add server nodes/s1 other.example:3000", "set server nodes/s1 state ready"];
+        let expected = [&["set server nodes/s1 state maint", "del server nodes/s1"], &made[..]].concat();
+        assert_eq!(run(&other, &one, &[], &[UP]), expected);
     }
 
     #[test]

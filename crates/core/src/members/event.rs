@@ -203,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_line_is_read_and_one_byte_more_is_refused() {
+        for end in ["", "\n"] {
+            for (length, expected) in [(LONGEST, Ok(LONGEST)), (LONGEST + 1, Err(LineError::TooLong))] {
+                let input = format!("{}{end}s2", "x".repeat(length)).into_bytes();
+                let input = if end.is_empty() { &input[..length] } else { &input };
+                let mut seen = Vec::new();
+                read_lines(input, |_, line| seen.push(line.map(str::len))).unwrap();
+                assert_eq!(seen[0], expected, "{length} {end:?}");
+                assert_eq!(seen.len(), 1 + end.len(), "{length} {end:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_long_line_without_an_end_is_refused_once() {
         let mut seen = 0;
         read_lines(&vec![b'x'; LONGEST * 2][..], |_, line| {
