@@ -220,19 +220,29 @@ enum ReadError {
     Content(String),
 }
 
-/// Reads one node file. A link is not followed, a fifo does not block.
+/// Reads one node file.
 fn read_node(directory: &File, name: &OsStr) -> Result<Node, ReadError> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let mut file = File::from(openat(directory, name, flags, Mode::empty()).map_err(|errno| ReadError::System(errno.into()))?);
+    let mut file = open_node(directory, name).map_err(ReadError::System)?;
     // One read: a file that is not there whole, or is longer than the buffer, is no valid line.
     let mut buffer = [0; LONGEST];
-    let length = loop {
-        match file.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => break result.map_err(ReadError::System)?,
-        }
-    };
+    let length = read_once(&mut file, &mut buffer).map_err(ReadError::System)?;
     parse_node(name, buffer.get(..length).unwrap_or_default()).map_err(ReadError::Content)
+}
+
+/// Opens one node file. A link is not followed, a fifo does not block.
+fn open_node(directory: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    Ok(File::from(openat(directory, name, flags, Mode::empty())?))
+}
+
+/// Reads what one read gives, again only when a signal came in between.
+fn read_once(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 fn parse_node(name: &OsStr, line: &[u8]) -> Result<Node, String> {
@@ -247,6 +257,9 @@ fn parse_node(name: &OsStr, line: &[u8]) -> Result<Node, String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
     use super::*;
 
@@ -340,6 +353,37 @@ mod tests {
         let mut registry = Registry::read(dir.path()).unwrap();
         assert!(registry.remove(&"s2".parse().unwrap()).unwrap());
         assert!(dir.path().join(".s2.aside/in/side").is_dir() && !dir.path().join("s2").exists());
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_node_file_does_no_harm() {
+        let (dir, _) = registry();
+        let opened = File::open(dir.path()).unwrap();
+        fs::write(dir.path().join("s1"), "s1 172.18.0.2\n").unwrap();
+        std::os::unix::fs::symlink("s1", dir.path().join("link")).unwrap();
+        let open = |name: &str| open_node(&opened, OsStr::new(name));
+        assert_eq!(open("link").unwrap_err().raw_os_error(), Some(Errno::ELOOP as i32));
+        let file = open("s1").unwrap();
+        let flags = [FcntlArg::F_GETFL, FcntlArg::F_GETFD].map(|flags| fcntl(&file, flags).unwrap());
+        assert!(OFlag::from_bits_retain(flags[0]).contains(OFlag::O_NONBLOCK), "a fifo would block");
+        assert!(FdFlag::from_bits_retain(flags[1]).contains(FdFlag::FD_CLOEXEC), "haproxy -c would inherit it");
+    }
+
+    #[test]
+    fn a_signal_does_not_end_a_read_and_an_error_does() {
+        let failures = [io::ErrorKind::Interrupted, io::ErrorKind::Interrupted, io::ErrorKind::IsADirectory];
+        let mut failures = failures.into_iter();
+        assert_eq!(read_once(&mut Fails(&mut failures), &mut [0]).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(read_once(&mut Fails(&mut failures), &mut [0; 9]).unwrap(), 9);
+    }
+
+    /// Fails with each of these, then reads anything.
+    struct Fails<I>(I);
+
+    impl<I: Iterator<Item = io::ErrorKind>> Read for Fails<I> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.next().map_or(Ok(buffer.len()), |kind| Err(kind.into()))
+        }
     }
 
     #[test]
