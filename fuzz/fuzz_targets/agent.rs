@@ -86,7 +86,7 @@ fuzz_target!(|input: &[u8]| {
     if let Some(list) = ask(input) {
         list.gone.iter().for_each(check_name);
         list.nodes.values().for_each(check_node);
-        list.refused.iter().for_each(|(_, error)| check_message(error));
+        list.rejected.iter().for_each(|(_, error)| check_message(error));
     }
     // It is one member, which hides no other.
     let parts: Vec<&[u8]> = input.split(|byte| *byte == SEPARATOR).collect();
@@ -97,5 +97,5 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(list.members, 3);
     let is_good = |name: &&str| list.nodes.contains_key(&name.parse().expect("a name"));
     assert!(GOOD.iter().all(is_good) || GOOD.iter().any(|name| parts[0] == name.as_bytes()), "one of the others is lost");
-    assert!(list.nodes.len() + list.refused.len() <= 3);
+    assert!(list.nodes.len() + list.rejected.len() <= 3);
 });

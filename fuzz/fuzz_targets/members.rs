@@ -32,11 +32,11 @@ fuzz_target!(|json: &str| {
     let is_ours = |member: &&Value| is_alive(member) && member["tags"]["role"] == ROLE;
     assert_eq!(list.members, members.len());
     assert_eq!(list.alive, members.iter().filter(is_alive).count());
-    assert!(list.nodes.len() + list.refused.len() <= members.iter().filter(is_ours).count());
+    assert!(list.nodes.len() + list.rejected.len() <= members.iter().filter(is_ours).count());
     for member in members.iter().filter(is_ours) {
         let name = member["name"].as_str().expect("a name");
         let is_node = name.parse::<NodeName>().is_ok_and(|name| list.nodes.contains_key(&name));
-        assert!(is_node || list.refused.iter().any(|(refused, _)| refused == name), "{name:?} is lost");
+        assert!(is_node || list.rejected.iter().any(|(rejected, _)| rejected == name), "{name:?} is lost");
     }
     for member in members.iter().filter(|member| !is_alive(member)) {
         let name = member["name"].as_str().expect("a name").parse::<NodeName>();
@@ -44,7 +44,7 @@ fuzz_target!(|json: &str| {
     }
 
     list.gone.iter().for_each(check_name);
-    list.refused.iter().for_each(|(_, error)| check_message(error));
+    list.rejected.iter().for_each(|(_, error)| check_message(error));
     for (name, node) in &list.nodes {
         assert_eq!(*name, node.name);
         check_node(node);

@@ -85,7 +85,7 @@ fn one_node(lab: &Lab, balancer: &Balancer, clients: &Clients, number: u32, tabl
         let node = starting.join().map_err(|_| anyhow::anyhow!("{name} does not start"))?;
         let (member, answered, asked) = joined?;
         table.join.push(since(asked, answered));
-        if let Some(known) = logged(balancer, &format!("{member} "), "is there", answered - LIMIT) {
+        if let Some(known) = logged(balancer, &format!(": registered {member} "), answered - LIMIT) {
             table.join_known.push(since(known, answered));
         }
         thread::sleep(SETTLED);
@@ -119,12 +119,11 @@ fn stop(node: &Container, member: &str, balancer: &Balancer, clients: &Clients, 
     let began = SystemTime::now();
     // Takes longer than any late request: the application itself waits two seconds.
     node.stop();
-    let left =
-        logged(node, "", LEAVES, began).with_context(|| format!("{}: the agent does not say that it leaves", node.name))?;
+    let left = logged(node, LEAVES, began).with_context(|| format!("{}: the agent does not say that it leaves", node.name))?;
     let last = clients.seen(member).with_context(|| format!("{}: no request", node.name))?.last;
     table.stop.push(since(last, left));
     table.stop_heard.push(since(left, began));
-    if let Some(gone) = logged(balancer, &format!("{member} "), "is gone", began) {
+    if let Some(gone) = logged(balancer, &format!(": unregistered {member}"), began) {
         table.stop_known.push(since(gone, left));
     }
     Ok(())
@@ -144,11 +143,11 @@ fn answers(address: SocketAddr) -> bool {
 }
 
 /// When a container first logged a line with both texts, not before `after`; by this machine's clock, like all times here.
-fn logged(container: &Container, first: &str, second: &str, after: SystemTime) -> Option<SystemTime> {
+fn logged(container: &Container, message: &str, after: SystemTime) -> Option<SystemTime> {
     let since = humantime::format_rfc3339_nanos(after).to_string();
     let output = try_docker(&["logs", "--timestamps", "--since", &since, &container.name], "");
     let both = text(&output.stdout) + &text(&output.stderr);
-    let times = both.lines().filter(|line| line.contains(first) && line.contains(second));
+    let times = both.lines().filter(|line| line.contains(message));
     times.filter_map(|line| humantime::parse_rfc3339(line.split_once(' ')?.0).ok()).min()
 }
 
@@ -242,9 +241,9 @@ impl Table {
         println!("|---|---|---|---|---|");
         let join = format!("p50 {}, p95 {}", target(100, p50), target(250, p95));
         row("join: the application's own first answer to its first through the balancer", &self.join, &join);
-        row("of it, until `sync-nodes` says that the node is there", &self.join_known, "");
+        row("of it, until `sync-nodes` registers the node", &self.join_known, "");
         row("stop: the agent says that it leaves to the node's last answer", &self.stop, &stop);
-        row("of it, until `sync-nodes` says that the node is gone", &self.stop_known, "");
+        row("of it, until `sync-nodes` unregisters the node", &self.stop_known, "");
         row("before it: from `docker stop` to the agent's word", &self.stop_heard, "");
         println!();
     }

@@ -23,8 +23,8 @@ pub(crate) struct Backend {
 
 /// Asks the socket at `address`, HOST:PORT, about one backend.
 pub(crate) fn ask(address: &str, backend: &str) -> Result<Backend> {
-    let answer = show_stat(address).with_context(|| format!("HAProxy's socket {address}"))?;
-    parse(&answer, backend).with_context(|| format!("HAProxy's socket {address}"))
+    let answer = show_stat(address).with_context(|| format!("HAProxy socket {address}"))?;
+    parse(&answer, backend).with_context(|| format!("HAProxy socket {address}"))
 }
 
 fn show_stat(address: &str) -> Result<String> {

@@ -55,7 +55,7 @@ struct Configuration {
     node_name: String,
 }
 
-/// Asks the balancers by which address they know this member. [`Exit::Refused`] tells that it is another one; that is
+/// Asks the balancers by which address they know this member. [`Exit::Rejected`] tells that it is another one; that is
 /// noted for the next start. An agent that does not answer yet, or a cluster in which nobody answers, says nothing.
 pub(crate) fn check(dir: &Path, reporter: &Reporter) -> Result<Exit> {
     if dir.join(ACCEPTED).exists() {
@@ -79,7 +79,7 @@ pub(crate) fn check(dir: &Path, reporter: &Reporter) -> Result<Exit> {
         file.and_then(|mut file| file.write_all(b"refused\n")).with_context(|| format!("write {}", path.display()))?;
         reporter
             .say(format_args!("the cluster knows {name} by its old address {other}, not by {own}: joining under another name"));
-        return Ok(Exit::Refused);
+        return Ok(Exit::Rejected);
     }
     Ok(Exit::Done)
 }

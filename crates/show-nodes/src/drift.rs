@@ -49,7 +49,7 @@ pub fn drift(states: &States, list: Option<&MemberList>, nodes: &Nodes, most: us
         found.add(
             None,
             "registry",
-            format!("{} is passed over: {reason}", Quoted(&path.to_string_lossy())),
+            format!("{} is skipped: {reason}", Quoted(&path.to_string_lossy())),
             "remove it, or run sync-nodes",
         );
     }
@@ -68,10 +68,10 @@ pub fn explain_refusal(drift: &mut [Drift], words: &str, template: &Path) {
     for drift in drift.iter_mut().filter(|drift| drift.state == "file") {
         match &drift.node {
             None => {
-                drift.what = format!("{TEMPLATE}, which HAProxy refuses: {words}");
-                drift.remedy = format!("mend {}, the last good configuration goes on", template.display());
+                drift.what = format!("{TEMPLATE}, which HAProxy rejects: {words}");
+                drift.remedy = format!("mend {}, the last good configuration stays in use", template.display());
             }
-            Some(_) => "HAProxy refuses what the template gives, render-cfg --check tells why".clone_into(&mut drift.remedy),
+            Some(_) => "HAProxy rejects what the template gives, render-cfg --check tells why".clone_into(&mut drift.remedy),
         }
     }
 }
@@ -97,8 +97,8 @@ impl Found {
     }
 
     fn registry(&mut self, states: &States, list: &MemberList, nodes: &Nodes, most: usize) {
-        for (name, reason) in &list.refused {
-            self.add(Some(name), "registry", format!("the member is refused: {reason}"), remedy(reason));
+        for (name, reason) in &list.rejected {
+            self.add(Some(name), "registry", format!("the member is rejected: {reason}"), remedy(reason));
         }
         let Ok(registry) = &states.registry else { return };
         let full = registry.nodes().len() >= most;

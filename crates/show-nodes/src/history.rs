@@ -6,6 +6,7 @@ use lb_core::members::containers::parse_in_container;
 use lb_core::os::escape::Quoted;
 use lb_core::os::read_file::read;
 use lb_core::publish::summary::{How, Summary};
+use lb_core::tool::reporter::is_rejection;
 use serde::Serialize;
 
 /// Maximum number of lines shown; the last ones are kept.
@@ -76,9 +77,8 @@ impl History {
         let mut lines: Vec<Entry> = log.0.iter().filter(|entry| is_about(&entry.message, name)).cloned().collect();
         lines.drain(..lines.len().saturating_sub(MOST));
         let last = lines.iter().rev().find_map(|entry| sentence(entry, name));
-        let refusal = |entry: &&Entry| [" refused: ", " left out: "].iter().any(|word| entry.message.contains(word));
-        let refused =
-            lines.iter().rev().find(refusal).map(|entry| format!("{} by {}: {}", entry.time, entry.tool, entry.message));
+        let rejection = lines.iter().rev().find(|entry| is_rejection(&entry.message));
+        let refused = rejection.map(|entry| format!("{} by {}: {}", entry.time, entry.tool, entry.message));
         Self { lines, last, refused }
     }
 }
@@ -123,12 +123,12 @@ mod tests {
     use super::*;
 
     const LOG: &str = "\
-2026-01-01T00:00:01Z sync-nodes: s1 172.18.0.2 is there
-2026-01-01T00:00:01Z sync-nodes: s10 172.18.0.3 is there
+2026-01-01T00:00:01Z sync-nodes: registered s1 172.18.0.2
+2026-01-01T00:00:01Z sync-nodes: registered s10 172.18.0.3
 2026-01-01T00:00:01Z sync-nodes: published generation=3 cause=agent-log applied=run-time added=s1,s10 commands=6 total_ms=2.110
-2026-01-01T00:00:02Z sync-nodes: member 'a/b' refused: name 'a/b' is not 1 to 128 of
-2026-01-01T00:00:03Z sync-nodes: member 's1' refused: weight 'x' is not 0 to 256
-2026-01-01T00:00:03Z sync-nodes: s1 is gone
+2026-01-01T00:00:02Z sync-nodes: member 'a/b' rejected: name 'a/b' is not 1 to 128 of
+2026-01-01T00:00:03Z sync-nodes: member 's1' rejected: weight 'x' is not 0 to 256
+2026-01-01T00:00:03Z sync-nodes: unregistered s1
 2026-01-01T00:00:03Z sync-nodes: published generation=4 cause=timer applied=run-time removed=s1 waiting=s1 commands=1 total_ms=2.110
 ";
 
@@ -146,11 +146,11 @@ mod tests {
     fn a_container_is_the_last_node_that_was_in_it() {
         let log = Log::of(
             "\
-2026-01-01T00:00:01Z sync-nodes: 1c0f 172.18.0.2 is there
+2026-01-01T00:00:01Z sync-nodes: registered 1c0f 172.18.0.2
 2026-01-01T00:00:01Z sync-nodes: 1c0f is the container s1
 2026-01-01T00:00:02Z sync-nodes: 8d2e is the container s2
 2026-01-01T00:00:03Z sync-nodes: c47a is the container s1
-2026-01-01T00:00:04Z sync-nodes: 1c0f is gone
+2026-01-01T00:00:04Z sync-nodes: unregistered 1c0f
 ",
         );
         assert_eq!(
@@ -169,7 +169,7 @@ mod tests {
             history.last.unwrap(),
             "taken out 2026-01-01T00:00:03Z by sync-nodes (cause: timer), at run time, generation 4, then it had something to finish"
         );
-        let refused = "2026-01-01T00:00:03Z by sync-nodes: member 's1' refused: weight 'x' is not 0 to 256";
+        let refused = "2026-01-01T00:00:03Z by sync-nodes: member 's1' rejected: weight 'x' is not 0 to 256";
         assert_eq!(history.refused.unwrap(), refused);
         assert!(
             History::of(&log, "s10").last.unwrap().starts_with("put in 2026-01-01T00:00:01Z by sync-nodes (cause: agent-log)")

@@ -135,7 +135,7 @@ impl Nodes {
         for node in list.nodes.values() {
             self.row(node.name.as_str()).describe(node, port);
         }
-        for (name, reason) in &list.refused {
+        for (name, reason) in &list.rejected {
             self.row(name).refused = Some(reason.to_string());
         }
     }

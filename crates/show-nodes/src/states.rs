@@ -111,7 +111,7 @@ impl States {
     #[must_use]
     pub fn refusal(&self, options: &ProcessOptions) -> Option<String> {
         match haproxy::check(self.rendered.as_ref().ok()?, &options.config) {
-            Err(HaproxyError::Refused(words)) => Some(words),
+            Err(HaproxyError::Rejected(words)) => Some(words),
             _ => None,
         }
     }

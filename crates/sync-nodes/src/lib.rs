@@ -21,14 +21,14 @@ use lb_core::publish::stats::record_sync;
 use lb_core::registry::reconcile::{Absent, Change, reconcile};
 use lb_core::tool::RunOptions;
 use lb_core::tool::handler::too_many;
-use lb_core::tool::reporter::Reporter;
+use lb_core::tool::reporter::{REJECTED, Reporter};
 use lb_core::tool::{Exit, Tool, after_help};
 
 mod follow;
 mod hints;
 
 /// Maximum number of rejected members logged one by one.
-const TOLD: usize = 100;
+const MAX_LOGGED: usize = 100;
 
 const EXAMPLES: &str = "  docker exec ha sync-nodes
   sync-nodes --follow --every 10s                   # in a run script
@@ -55,7 +55,7 @@ pub struct SyncNodes {
     /// How long --follow keeps nodes missing from the list while the agent knows no other member
     #[arg(long, env = "SYNC_GRACE", value_name = "TIME", default_value = "30s")]
     grace: humantime::Duration,
-    /// Retry for this long while there is no member list
+    /// Retry for this long while there is not a member list
     #[arg(long, value_name = "TIME", default_value = "0s", conflicts_with = "follow")]
     wait: humantime::Duration,
     #[command(flatten)]
@@ -81,7 +81,7 @@ impl Tool for SyncNodes {
 /// Runs the tool.
 ///
 /// # Errors
-/// If there is no member list, or the registry, the file or the process cannot be changed. With `--follow`, these are only
+/// If there is not a member list, or the registry, the file or the process cannot be changed. With `--follow`, these are only
 /// logged.
 pub fn run(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     if tool.follow {
@@ -111,11 +111,11 @@ impl SyncNodes {
             Some(path) if path.as_os_str() == "-" => {
                 let mut json = String::new();
                 io::stdin().read_to_string(&mut json).context("read standard input")?;
-                MemberList::parse(&json, &gate).context("standard input is no member list")?
+                MemberList::parse(&json, &gate).context("standard input is not a member list")?
             }
             Some(path) => {
                 let json = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-                MemberList::parse(&json, &gate).with_context(|| format!("{} is no member list", path.display()))?
+                MemberList::parse(&json, &gate).with_context(|| format!("{} is not a member list", path.display()))?
             }
         };
         ensure!(list.members > 0, "the member list has no member at all, not even its own agent");
@@ -125,11 +125,11 @@ impl SyncNodes {
     /// Makes registry, file and process follow the list.
     fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
         let lock = Lock::take(&self.options.process.config)?;
-        let mut refused = false;
+        let mut rejected = false;
         let mut came = BTreeSet::new();
         let published = publish(&self.options, &lock, |registry| {
             let change = reconcile(registry, list, absent, self.role.max_nodes)?;
-            refused = self.say(&change, list, reporter);
+            rejected = self.say(&change, list, reporter);
             came = change.came;
             Ok(())
         })?;
@@ -137,28 +137,32 @@ impl SyncNodes {
         record_sync(&self.options.process.master_socket);
         drop(lock);
         name_containers(&came, list, reporter);
-        Ok(if refused || !published.left_out.is_empty() { Exit::Refused } else { Exit::Done })
+        Ok(if rejected || !published.excluded.is_empty() { Exit::Rejected } else { Exit::Done })
     }
 
     /// Logs what changed and what was rejected; returns whether anything was rejected.
     fn say(&self, change: &Change, list: &MemberList, reporter: &Reporter) -> bool {
-        let mut refused: BTreeSet<_> =
-            list.refused.iter().take(TOLD).map(|(name, reason)| format!("member {} refused: {reason}", Quoted(name))).collect();
-        if list.refused.len() > TOLD {
-            refused.insert(format!("{} further members refused", list.refused.len() - TOLD));
+        let mut rejected: BTreeSet<_> = list
+            .rejected
+            .iter()
+            .take(MAX_LOGGED)
+            .map(|(name, reason)| format!("member {}{REJECTED}{reason}", Quoted(name)))
+            .collect();
+        if list.rejected.len() > MAX_LOGGED {
+            rejected.insert(format!("{} more members rejected", list.rejected.len() - MAX_LOGGED));
         }
         if change.too_many > 0 {
-            refused.insert(too_many(change.too_many, self.role.max_nodes));
+            rejected.insert(too_many(change.too_many, self.role.max_nodes));
         }
-        let is_refused = !refused.is_empty();
-        reporter.complain("members", refused);
+        let is_rejected = !rejected.is_empty();
+        reporter.complain("members", rejected);
         for node in change.put.iter().filter_map(|name| list.nodes.get(name)) {
-            reporter.say(format_args!("{node} is there"));
+            reporter.registered(node);
         }
         for name in &change.removed {
-            reporter.say(format_args!("{name} is gone"));
+            reporter.unregistered(name);
         }
-        is_refused
+        is_rejected
     }
 }
 

@@ -77,7 +77,7 @@ impl<'a> Config<'a> {
                 let again = servers.iter().any(|(key, _): &(ServerKey, ServerLine)| key.backend == name);
                 section.begin(first, name);
                 if again && section.has_servers {
-                    config.irregular.get_or_insert_with(|| format!("section {name} is there twice"));
+                    config.irregular.get_or_insert_with(|| format!("section {name} appears twice"));
                 }
                 // In a command, `;` would begin another one.
                 if !is_plain && section.has_servers {
@@ -98,14 +98,14 @@ impl<'a> Config<'a> {
         section.has_server = true;
         // Quotes, escapes and variables would need HAProxy's own reading of the line.
         if !is_plain {
-            self.irregular.get_or_insert_with(|| format!("a server line of {} has quotes, escapes or variables", section.name));
+            self.irregular.get_or_insert_with(|| format!("a server line in {} has quotes, escapes or variables", section.name));
         }
         if section.conditions > 0 {
-            self.irregular.get_or_insert_with(|| format!("a server line of {} is under a condition", section.name));
+            self.irregular.get_or_insert_with(|| format!("a server line in {} is under a condition", section.name));
         }
         let (server, line) = word(line);
         let Ok(line) = line.parse() else {
-            self.irregular.get_or_insert_with(|| format!("a server line of {} has no address", section.name));
+            self.irregular.get_or_insert_with(|| format!("a server line in {} has no address", section.name));
             return None;
         };
         Some((ServerKey::new(section.name, server), line))
@@ -115,7 +115,7 @@ impl<'a> Config<'a> {
     fn take(&mut self, mut servers: Vec<(ServerKey, ServerLine)>) {
         servers.sort_by(|(a, _), (b, _)| a.cmp(b));
         if let Some(key) = servers.iter().zip(servers.iter().skip(1)).find(|((a, _), (b, _))| a == b).map(|((key, _), _)| key) {
-            self.irregular.get_or_insert_with(|| format!("server {key} is there twice"));
+            self.irregular.get_or_insert_with(|| format!("server {key} appears twice"));
         }
         self.servers = servers.into_iter().collect();
     }

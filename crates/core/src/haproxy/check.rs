@@ -14,12 +14,12 @@ const INPUT: &str = "/dev/stdin";
 /// Lets `haproxy -c` read a configuration, which is shown as `name` in the error.
 ///
 /// # Errors
-/// [`HaproxyError::Refused`] in HAProxy's own words, [`HaproxyError::Program`] when it cannot be asked.
+/// [`HaproxyError::Rejected`] in HAProxy's own words, [`HaproxyError::Program`] when it cannot be asked.
 pub fn check(text: &str, name: &Path) -> Result<(), HaproxyError> {
     let answer = run("haproxy", &["-c", "-f", INPUT], text, LIMIT)?;
     if answer.status.success() {
         return Ok(());
     }
     let output = format!("{}{}", answer.stdout, answer.stderr);
-    Err(HaproxyError::Refused(alerts(&output).replace(INPUT, &name.to_string_lossy())))
+    Err(HaproxyError::Rejected(alerts(&output).replace(INPUT, &name.to_string_lossy())))
 }

@@ -35,7 +35,7 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub enum HaproxyError {
     /// The socket is there, but nothing usable comes from it.
-    #[error("HAProxy's socket {path}", path = path.display())]
+    #[error("HAProxy socket {path}", path = path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum HaproxyError {
         source: io::Error,
     },
     /// The answer is not one that this version of HAProxy gives.
-    #[error("HAProxy's socket {path} gave an unexpected answer to '{command}'", path = path.display())]
+    #[error("HAProxy socket {path} gave an unexpected answer to '{command}'", path = path.display())]
     Answer {
         /// The socket.
         path: PathBuf,
@@ -59,10 +59,10 @@ pub enum HaproxyError {
         master: PathBuf,
     },
     /// `haproxy -c` finds the configuration invalid.
-    #[error("HAProxy refuses the configuration: {0}")]
-    Refused(String),
+    #[error("HAProxy rejects the configuration: {0}")]
+    Rejected(String),
     /// The new worker did not start; the old one goes on.
-    #[error("HAProxy's reload failed, the old worker goes on: {0}")]
+    #[error("HAProxy failed to reload, the old worker keeps running: {0}")]
     Reload(String),
     /// `haproxy -c` could not be run.
     #[error(transparent)]
@@ -135,7 +135,7 @@ pub fn alerts(output: &str) -> String {
     let found: Vec<String> = output.lines().filter_map(alert).take(3).collect();
     if found.is_empty() {
         let last = output.lines().rev().find(|line| !line.trim().is_empty());
-        return last.unwrap_or("it does not say why").trim().to_owned();
+        return last.unwrap_or("no reason given").trim().to_owned();
     }
     found.join("; ")
 }
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(alerts(output), "parsing [/x/haproxy.cfg:7] : unknown keyword 'chekc'; did you mean 'check' maybe ?");
         assert_eq!(alerts("something else\n\n"), "something else");
         assert_eq!(alerts("[ALERT]    (3) : config : \nLoading failure!\n"), "Loading failure!");
-        assert_eq!(alerts(""), "it does not say why");
+        assert_eq!(alerts(""), "no reason given");
     }
 
     #[test]

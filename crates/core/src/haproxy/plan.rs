@@ -89,7 +89,7 @@ impl Action {
 #[must_use]
 pub fn plan(wanted: &str, running: Option<&LastApplied>, servers: &BTreeMap<ServerKey, Server>) -> Plan {
     let Some(running) = running else {
-        return Plan::Reload("it is not known what this HAProxy process has read".to_owned());
+        return Plan::Reload("it is unknown which configuration this HAProxy process has read".to_owned());
     };
     let (known, wanted) = (Config::parse(&running.text), Config::parse(wanted));
     if known.rest != wanted.rest {
@@ -146,7 +146,7 @@ impl Comparison<'_> {
             );
         }
         if commands.len() > MOST {
-            return Plan::Reload(format!("{} commands would be needed at run time", commands.len()));
+            return Plan::Reload(format!("it would take {} commands at run time", commands.len()));
         }
         Plan::Commands(commands)
     }
@@ -170,7 +170,7 @@ impl Comparison<'_> {
         let settings = line.settings();
         let had_weight = || known.is_some_and(|known| known.settings().weight.is_some());
         if self.has_defaults(key) && settings.weight.is_none() && had_weight() {
-            return Err(format!("server {key} has its weight from default-server now"));
+            return Err(format!("server {key} now takes its weight from default-server"));
         }
         let state = match (settings.disabled, server.is_in_maintenance()) {
             (true, is_in_maintenance) => (!is_in_maintenance).then_some(Action::Maintain),
@@ -340,7 +340,7 @@ mod tests {
         let defaults = known.replace("balance", "default-server inter 1s\n  balance");
         assert!(run(&config(&[S1]), &defaults, &[], &[UP])[0].starts_with("reload: "));
         let weighed = defaults.replace(S1, "s1 172.18.0.2:3000 check weight 5");
-        assert!(run(&defaults, &weighed, &[], &[UP])[0].ends_with("weight from default-server now"));
+        assert!(run(&defaults, &weighed, &[], &[UP])[0].ends_with("weight from default-server"));
         let quoted = config(&["s1 172.18.0.2:3000 sni \"x\""]);
         assert!(run(&quoted, &known, &[], &[UP])[0].starts_with("reload: a server line"));
         assert!(run(&quoted, &quoted, &[], &[UP]).is_empty());

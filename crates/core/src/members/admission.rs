@@ -36,7 +36,7 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let malformed = || format!("'{text}' is no network such as 172.18.0.0/16 or fd00::/8");
+        let malformed = || format!("'{text}' is not a network such as 172.18.0.0/16 or fd00::/8");
         let address: IpAddr = address.parse().map_err(|_| malformed())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| malformed()))?;
@@ -84,7 +84,7 @@ pub enum NetworksError {
     Interfaces(#[from] nix::Error),
     /// It has none but loopback, so that the default admits nobody.
     #[error(
-        "this host is on no network but loopback: say where the nodes are by NODE_NETWORKS (--node-networks), any for a cluster on one host"
+        "this host has no network but loopback: set NODE_NETWORKS (--node-networks) to the networks of the nodes, or to any for a cluster on one host"
     )]
     OnlyLoopback,
 }

@@ -23,7 +23,7 @@ pub struct MemberList {
     /// Names of members of any role that are known not to be alive: leaving, left or failed.
     pub gone: BTreeSet<NodeName>,
     /// Alive members of the role that cannot be a node, with the reason.
-    pub refused: Vec<(String, NodeError)>,
+    pub rejected: Vec<(String, NodeError)>,
     /// All members, whatever their state.
     pub members: usize,
     /// Alive members of any role, the agent itself included.
@@ -88,7 +88,7 @@ impl MemberList {
         match gate.admit(&entry.name, &entry.address, role, tags) {
             Ok(Some(node)) => drop(self.nodes.insert(node.name.clone(), node)),
             Ok(None) => {}
-            Err(error) => self.refused.push((entry.name.clone(), error)),
+            Err(error) => self.rejected.push((entry.name.clone(), error)),
         }
     }
 }
@@ -131,11 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_member_is_refused_and_the_others_are_kept() {
+    fn a_bad_member_is_rejected_and_the_others_are_kept() {
         let bad = entry("a/b", "172.18.0.3:7946", r#""role":"backend""#, "alive");
         let list = list(&[bad, entry("s1", "172.18.0.4:7946", r#""role":"backend""#, "alive")].join(","));
         assert_eq!(list.nodes.len(), 1);
-        assert_eq!(list.refused, [("a/b".to_owned(), NodeError::Name("a/b".to_owned()))]);
+        assert_eq!(list.rejected, [("a/b".to_owned(), NodeError::Name("a/b".to_owned()))]);
     }
 
     #[test]

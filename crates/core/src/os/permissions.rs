@@ -44,7 +44,7 @@ fn refuse(path: &Path, is_public: impl Fn(u32) -> bool) -> io::Result<()> {
     if !is_refused || statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY)) {
         return Ok(());
     }
-    let reason = "everybody may write to it, and so control HAProxy";
+    let reason = "anyone can write to it, and so control HAProxy";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{reason}: chmod o-w {}", path.display())))
 }
 

@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(nix::errno::Errno::EISDIR.into());
     }
     if !metadata.is_file() {
-        return Err(refused("not a plain file"));
+        return Err(refused("not a regular file"));
     }
     // Room for all of it: else it is read in pieces, from 32 bytes on.
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(LARGEST)).unwrap_or(0) + 1);
@@ -55,10 +55,10 @@ mod tests {
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         File::create(path("sparse")).unwrap().set_len(20 << 30).unwrap();
         assert_eq!((read_text(&path("good")).unwrap(), read(&path("link")).unwrap()), ("text".to_owned(), b"text".to_vec()));
-        for (name, reason) in [("fifo", "not a plain file"), ("sparse", "larger than 16 MiB")] {
+        for (name, reason) in [("fifo", "not a regular file"), ("sparse", "larger than 16 MiB")] {
             assert_eq!(read(&path(name)).unwrap_err().to_string(), reason);
         }
-        assert_eq!(read(Path::new("/dev/zero")).unwrap_err().to_string(), "not a plain file");
+        assert_eq!(read(Path::new("/dev/zero")).unwrap_err().to_string(), "not a regular file");
         assert_eq!(read(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
     }
 }

@@ -25,7 +25,7 @@ pub struct Candidate {
     port: Port,
     settings: BTreeMap<String, String>,
     /// Nodes that are not in the text because HAProxy would refuse it with them, with its words.
-    left_out: BTreeMap<NodeName, String>,
+    excluded: BTreeMap<NodeName, String>,
 }
 
 impl Candidate {
@@ -51,7 +51,7 @@ impl Candidate {
         settings: BTreeMap<String, String>,
     ) -> Result<Self, PublishError> {
         let template = Template::load(&options.template)?;
-        Ok(Self { registry, template, port: options.port, settings, left_out: BTreeMap::new() })
+        Ok(Self { registry, template, port: options.port, settings, excluded: BTreeMap::new() })
     }
 
     /// The text of the configuration.
@@ -59,7 +59,7 @@ impl Candidate {
     /// # Errors
     /// [`PublishError::Render`].
     pub fn text(&self) -> Result<String, PublishError> {
-        self.text_of(self.registry.nodes().values().filter(|node| !self.left_out.contains_key(&node.name)))
+        self.text_of(self.registry.nodes().values().filter(|node| !self.excluded.contains_key(&node.name)))
     }
 
     /// Registry files that are no node, with the reasons.
@@ -71,7 +71,7 @@ impl Candidate {
     /// Takes it apart: [`Self::skipped`], and the nodes that were left out, with HAProxy's words.
     #[must_use]
     pub(super) fn into_skipped(self) -> (Vec<(PathBuf, String)>, BTreeMap<NodeName, String>) {
-        (self.registry.skipped().to_vec(), self.left_out)
+        (self.registry.skipped().to_vec(), self.excluded)
     }
 
     /// Finds the nodes because of which HAProxy refuses the text, in its words `refused`, and leaves them out. Says
@@ -91,7 +91,7 @@ impl Candidate {
             offenders: BTreeMap::new(),
             refusal: |nodes: &[&Node]| {
                 if Instant::now() > deadline {
-                    return Err(HaproxyError::Refused(refused.to_owned()).into());
+                    return Err(HaproxyError::Rejected(refused.to_owned()).into());
                 }
                 refusal(&self.text_of(nodes.iter().copied())?)
             },
@@ -102,7 +102,7 @@ impl Candidate {
         search.narrow(&self.registry.nodes().values().collect::<Vec<_>>(), refused.to_owned())?;
         let found = !search.good.is_empty();
         if found {
-            self.left_out = search.offenders;
+            self.excluded = search.offenders;
         }
         Ok(found)
     }
@@ -125,7 +125,7 @@ impl<'a, F: FnMut(&[&Node]) -> Result<Option<String>, PublishError>> Search<'a, 
     /// `refused`.
     fn narrow(&mut self, nodes: &[&'a Node], refused: String) -> Result<(), PublishError> {
         if self.good.is_empty() && self.offenders.len() >= ENOUGH {
-            return Err(HaproxyError::Refused(refused).into());
+            return Err(HaproxyError::Rejected(refused).into());
         }
         if nodes.len() < 2 {
             self.offenders.extend(nodes.iter().map(|node| (node.name.clone(), refused.clone())));
@@ -157,7 +157,7 @@ mod tests {
 
     /// Who is left out of `count` nodes if these are `bad` and the two of a `pair` do not go together, and after how many
     /// questions; none if it is given up.
-    fn left_out(count: usize, bad: &[usize], pair: Option<[usize; 2]>) -> Option<(Vec<usize>, usize)> {
+    fn excluded(count: usize, bad: &[usize], pair: Option<[usize; 2]>) -> Option<(Vec<usize>, usize)> {
         let nodes: Vec<Node> = (0..count).map(|number| format!("s{number} 10.0.0.1").parse().unwrap()).collect();
         let number = |node: &Node| node.name.as_str().trim_start_matches('s').parse::<usize>().unwrap();
         let mut questions = 0;
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn offenders_are_found_wherever_they_are() {
-        let found = |count, bad: &[usize], pair| left_out(count, bad, pair).unwrap().0;
+        let found = |count, bad: &[usize], pair| excluded(count, bad, pair).unwrap().0;
         assert_eq!(found(1, &[0], None), [0]);
         for bad in 0..9 {
             assert_eq!(found(9, &[bad], None), [bad]);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn one_of_a_thousand_takes_few_questions() {
         for bad in [0, 500, 999] {
-            let (offenders, questions) = left_out(1000, &[bad], None).unwrap();
+            let (offenders, questions) = excluded(1000, &[bad], None).unwrap();
             assert_eq!(offenders, [bad]);
             assert!(questions <= 20, "{questions}");
         }
@@ -198,6 +198,6 @@ mod tests {
 
     #[test]
     fn when_every_node_is_refused_the_search_ends_soon() {
-        assert!(left_out(1000, &(0..1000).collect::<Vec<_>>(), None).is_none());
+        assert!(excluded(1000, &(0..1000).collect::<Vec<_>>(), None).is_none());
     }
 }

@@ -28,7 +28,7 @@ pub enum LockError {
         source: io::Error,
     },
     /// Another process has held the lock all the time.
-    #[error("{path} is still locked by another tool after {wait} s: look for one that hangs", path = path.display(), wait = PATIENCE.as_secs())]
+    #[error("{path} is still locked by another tool after {wait} s: look for a tool that hangs", path = path.display(), wait = PATIENCE.as_secs())]
     Held {
         /// The directory.
         path: PathBuf,

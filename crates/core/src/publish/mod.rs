@@ -295,7 +295,7 @@ impl<'a> Publisher<'a> {
     /// Finds the nodes because of which HAProxy rejected the candidate, if it did, and excludes them. Says whether the
     /// candidate is worth another try.
     fn exclude_offenders(&mut self, candidate: &mut Candidate, applied: &Result<Applied, PublishError>) -> bool {
-        let Err(PublishError::Haproxy(HaproxyError::Refused(words))) = applied else { return false };
+        let Err(PublishError::Haproxy(HaproxyError::Rejected(words))) = applied else { return false };
         // Whatever keeps us from finding them, the rejection is the error to report.
         candidate.leave_out_offenders(words, |text| self.refusal(text)).unwrap_or(false)
     }
@@ -332,7 +332,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn check(&mut self, text: &str) -> Result<(), PublishError> {
-        self.refusal(text)?.map_or(Ok(()), |words| Err(HaproxyError::Refused(words).into()))
+        self.refusal(text)?.map_or(Ok(()), |words| Err(HaproxyError::Rejected(words).into()))
     }
 
     /// HAProxy's words about a text that it rejects.
@@ -342,7 +342,7 @@ impl<'a> Publisher<'a> {
         match answer {
             // Without the program nothing can run the file here either.
             Ok(()) | Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(None),
-            Err(HaproxyError::Refused(words)) => Ok(Some(words)),
+            Err(HaproxyError::Rejected(words)) => Ok(Some(words)),
             Err(error) => Err(error.into()),
         }
     }

@@ -28,7 +28,7 @@ pub enum Applied {
 impl fmt::Display for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotRunning => f.write_str("HAProxy does not run"),
+            Self::NotRunning => f.write_str("HAProxy is not running"),
             Self::Nothing => f.write_str("nothing to do"),
             Self::Commands(commands) => write!(f, "{} commands at run time", commands.len()),
             Self::Reload(reason) => write!(f, "reload: {reason}"),
@@ -52,7 +52,7 @@ pub struct Outcome {
     /// Registry files that are no node, with the reasons.
     pub skipped: Vec<(PathBuf, String)>,
     /// Nodes that are left out because HAProxy would refuse the whole with them, in its words.
-    pub left_out: BTreeMap<NodeName, String>,
+    pub excluded: BTreeMap<NodeName, String>,
     /// The servers that it was about.
     pub servers: Servers,
     /// Its number among the publishes that changed something; 0 when it changed nothing.
@@ -70,7 +70,7 @@ impl Outcome {
 
     /// Adds what is not in the file, and why.
     pub(super) fn with_left_out(mut self, candidate: Candidate) -> Self {
-        (self.skipped, self.left_out) = candidate.into_skipped();
+        (self.skipped, self.excluded) = candidate.into_skipped();
         self
     }
 

@@ -44,7 +44,7 @@ pub enum RegistryError {
     },
     /// The folder is somebody else's: it holds what is no node file, and was never a registry.
     #[error(
-        "registry {path}: {other} is no node file: is --nodes-dir (NODES_DIR) right? If this folder is to be the registry, touch {path}/{MARK}",
+        "registry {path}: {other} is not a node file: is --nodes-dir (NODES_DIR) right? To use this directory as the registry, touch {path}/{MARK}",
         path = path.display(),
         other = Quoted(other)
     )]
@@ -92,7 +92,7 @@ impl Registry {
         for entry in entries(directory).map_err(failed)? {
             let node = match entry.file_type().is_file() {
                 true => read_node(&opened, entry.file_name()),
-                false => Err(ReadError::Content("not a plain file".to_owned())),
+                false => Err(ReadError::Content("not a regular file".to_owned())),
             };
             match node {
                 Ok(node) => drop(registry.nodes.insert(node.name.clone(), node)),
@@ -251,7 +251,7 @@ fn parse_node(name: &OsStr, line: &[u8]) -> Result<Node, String> {
     }
     let line = std::str::from_utf8(line).map_err(|error| error.to_string())?;
     let node: Node = line.parse().map_err(|error: crate::node::NodeError| error.to_string())?;
-    if name == node.name.as_str() { Ok(node) } else { Err(format!("the file of another node, {}", node.name)) }
+    if name == node.name.as_str() { Ok(node) } else { Err(format!("it names another node, {}", node.name)) }
 }
 
 #[cfg(test)]
@@ -331,7 +331,7 @@ mod tests {
         fs::write(path("s1"), "s1 172.18.0.2\n").unwrap();
         let mut registry = Registry::read(dir.path()).unwrap();
         let error = registry.put(&node("s2 172.18.0.3")).unwrap_err().to_string();
-        assert!(error.contains("'letters' is no node file: is --nodes-dir"), "{error}");
+        assert!(error.contains("'letters' is not a node file: is --nodes-dir"), "{error}");
         for name in ["s1", "letters"] {
             assert!(matches!(registry.remove(&name.parse().unwrap()), Err(RegistryError::Foreign { .. })), "{name}");
         }

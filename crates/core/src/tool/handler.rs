@@ -16,7 +16,7 @@ use crate::publish::{PublishError, publish};
 use crate::registry::{Registry, RegistryError};
 use crate::tool::Exit;
 use crate::tool::RunOptions;
-use crate::tool::reporter::Reporter;
+use crate::tool::reporter::{REJECTED, Reporter};
 use crate::tool::wakeup::{pipe_path, wake};
 
 /// The options of an event handler.
@@ -71,6 +71,15 @@ enum Change {
     Remove(NodeName),
 }
 
+impl Change {
+    fn apply(&self, registry: &mut Registry) -> Result<(), RegistryError> {
+        match self {
+            Self::Put(node) => registry.put(node).map(drop),
+            Self::Remove(name) => registry.remove(name).map(drop),
+        }
+    }
+}
+
 /// What Serf says by an event, when it has started the tool (Serf's documentation, "Event Handlers").
 struct SerfEvent(String);
 
@@ -98,7 +107,7 @@ impl SerfEvent {
 /// some, so that this event may be older than the member list that `sync-nodes` sees.
 ///
 /// # Errors
-/// [`HandlerError`]. Refused lines and nodes are none; they are logged, and told by [`Exit::Refused`].
+/// [`HandlerError`]. Refused lines and nodes are none; they are logged, and told by [`Exit::Rejected`].
 pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Result<Exit, HandlerError> {
     let serf = SerfEvent::of_environment();
     let mut door = Intake { role: &options.role, reporter, serf: serf.as_ref(), bad: 0, too_many: 0 };
@@ -111,24 +120,22 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
     }
     if serf.is_some() && wake(&pipe_path(&process.master_socket)) {
         // What is wrong with the registry, the other one tells.
-        door.admit(changes, &Registry::read(nodes).unwrap_or_else(|_| Registry::empty(nodes)));
+        let admitted = door.admit(changes, &Registry::read(nodes).unwrap_or_else(|_| Registry::empty(nodes)));
+        door.log(&admitted, true);
         return Ok(door.exit());
     }
     let published = Lock::take(&process.config).map_err(PublishError::from).and_then(|lock| {
         publish(&options.publish, &lock, |registry| {
-            for change in door.admit(mem::take(&mut changes), registry) {
-                match change {
-                    Change::Put(node) => registry.put(&node)?,
-                    Change::Remove(name) => registry.remove(&name)?,
-                };
-            }
+            changes = door.admit(mem::take(&mut changes), registry);
+            changes.iter().try_for_each(|change| change.apply(registry))?;
+            door.log(&mem::take(&mut changes), true);
             Ok(())
         })
     });
-    // What kept us from the registry does not keep us from telling what should have come into it.
-    let published = published.inspect_err(|_| door.tell(changes.get(..TOLD).unwrap_or(&changes)))?;
+    // If the registry could not be changed, the log still has what the event was about.
+    let published = published.inspect_err(|_| door.log(changes.get(..TOLD).unwrap_or(&changes), false))?;
     reporter.published(&published, &options.log.cause());
-    Ok(if published.left_out.is_empty() { door.exit() } else { Exit::Refused })
+    Ok(if published.excluded.is_empty() { door.exit() } else { Exit::Rejected })
 }
 
 /// Where members come in, or do not.
@@ -159,12 +166,12 @@ impl Intake<'_> {
             Err(error) => {
                 self.bad += 1;
                 if self.bad <= TOLD {
-                    self.reporter.say(format_args!("line {number} refused: {error}"));
+                    self.reporter.say(format_args!("line {number}{REJECTED}{error}"));
                 }
             }
         })?;
         if self.bad > TOLD {
-            self.reporter.say(format_args!("{} further lines refused", self.bad - TOLD));
+            self.reporter.say(format_args!("{} more lines rejected", self.bad - TOLD));
         }
         Ok(changes)
     }
@@ -181,8 +188,7 @@ impl Intake<'_> {
         }
     }
 
-    /// The changes for which the registry has room, each of which is told: a node that is there already can come in, and
-    /// what goes takes no room.
+    /// The changes for which the registry has room: only new nodes need any.
     fn admit(&mut self, changes: Vec<Change>, registry: &Registry) -> Vec<Change> {
         let mut room = self.role.max_nodes.saturating_sub(registry.count());
         let (admitted, refused): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
@@ -191,7 +197,6 @@ impl Intake<'_> {
             room = room.saturating_sub(usize::from(is_new));
             is_admitted
         });
-        self.tell(&admitted);
         self.too_many += refused.len();
         if self.too_many > 0 {
             self.reporter.say(too_many(self.too_many, self.role.max_nodes));
@@ -199,12 +204,14 @@ impl Intake<'_> {
         admitted
     }
 
-    /// Tells the changes: by hand each in the words of the registry, from Serf what the event says about the members.
-    fn tell(&self, changes: &[Change]) {
+    /// Logs the changes: run by hand, whether each was `applied` to the registry; run by Serf, what the members did.
+    fn log(&self, changes: &[Change], applied: bool) {
         let Some(event) = self.serf else {
             return changes.iter().for_each(|change| match change {
-                Change::Put(node) => self.reporter.say(format_args!("{node} is there")),
-                Change::Remove(name) => self.reporter.say(format_args!("{name} is gone")),
+                Change::Put(node) if applied => self.reporter.registered(node),
+                Change::Put(node) => self.reporter.say(format_args!("not registered: {node}")),
+                Change::Remove(name) if applied => self.reporter.unregistered(name),
+                Change::Remove(name) => self.reporter.say(format_args!("not unregistered: {name}")),
             });
         };
         for change in changes.iter().take(TOLD) {
@@ -215,17 +222,17 @@ impl Intake<'_> {
             }
         }
         if changes.len() > TOLD {
-            self.reporter.say(format_args!("{} further members: event {}", changes.len() - TOLD, event.0));
+            self.reporter.say(format_args!("{} more members: event {}", changes.len() - TOLD, event.0));
         }
     }
 
     fn exit(&self) -> Exit {
-        if self.bad + self.too_many == 0 { Exit::Done } else { Exit::Refused }
+        if self.bad + self.too_many == 0 { Exit::Done } else { Exit::Rejected }
     }
 }
 
-/// The one line for all nodes that were refused because there are enough.
+/// The message about all nodes that were rejected because there are `limit` already.
 #[must_use]
-pub fn too_many(refused: usize, most: usize) -> String {
-    format!("{refused} nodes refused: there may be {most} at most (--max-nodes, MAX_NODES)")
+pub fn too_many(rejected: usize, limit: usize) -> String {
+    format!("{rejected} nodes rejected: the limit is {limit} (--max-nodes, MAX_NODES)")
 }

@@ -29,8 +29,8 @@ pub enum Exit {
     Failed = 1,
     /// The options are wrong.
     Usage = 2,
-    /// Some input lines were refused, each logged with its reason; the good ones were applied.
-    Refused = 65,
+    /// Some input lines were rejected, each logged with its reason; the valid ones were applied.
+    Rejected = 65,
 }
 
 impl From<Exit> for ExitCode {
@@ -45,7 +45,7 @@ pub fn after_help(examples: &str) -> String {
     format!(
         "Examples:\n{examples}\n\n\
          Exit codes:\n  0   done, or nothing to do\n  1   failed, nothing half-done\n  2   wrong options\n  \
-         65  some input lines were refused, the good ones were applied"
+         65  some input lines were rejected, the valid ones were applied"
     )
 }
 
@@ -108,6 +108,6 @@ fn parse<T: Tool>() -> Result<T, clap::Error> {
 #[must_use]
 pub fn deadline(name: &'static str, options: &RunOptions, pause: Duration) -> Watchdog {
     let (limit, format, file) = (Duration::from_secs(options.limit), options.log_format, options.log_file.clone());
-    let said = format!("not done after {limit:?}, given up: the next run goes on from here");
+    let said = format!("timed out after {limit:?}: the next run continues from here");
     Watchdog::start(limit + pause, move || Reporter::new(name, format, Some(file), None).say(said))
 }

@@ -12,11 +12,23 @@ use std::time::SystemTime;
 use nix::fcntl::OFlag;
 use serde_json::{Map, Value, json};
 
+use crate::node::{Node, NodeName};
 use crate::os::escape::Quoted;
 use crate::publish::outcome::Outcome;
 
 /// Size at which the log file is put aside as `<file>.1`, in bytes; so both together never have more than twice that.
 const LARGEST: u64 = 1 << 20;
+
+/// Separates a rejected line or member from the reason.
+pub const REJECTED: &str = " rejected: ";
+/// Separates a node that is not in the configuration from the reason.
+pub const EXCLUDED: &str = " excluded: ";
+
+/// Whether a message of the log says why a member or node was rejected or excluded.
+#[must_use]
+pub fn is_rejection(message: &str) -> bool {
+    message.contains(REJECTED) || message.contains(EXCLUDED)
+}
 
 /// How lines look on standard error and on the console; the log file is always text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -86,8 +98,8 @@ impl Reporter {
     /// files and nodes it passed over.
     pub fn published(&self, published: &Outcome, cause: &str) {
         self.skipped(&published.skipped);
-        let left_out = published.left_out.iter().map(|(name, words)| format!("{name} left out: HAProxy refuses it: {words}"));
-        self.complain("nodes", left_out.collect());
+        let excluded = published.excluded.iter().map(|(name, words)| format!("{name}{EXCLUDED}HAProxy rejects it: {words}"));
+        self.complain("nodes", excluded.collect());
         if published.changed() {
             let summary = published.summary(cause);
             self.emit(&summary.to_string(), || summary.fields());
@@ -96,7 +108,7 @@ impl Reporter {
 
     /// Says which registry files were passed over, and why.
     pub fn skipped(&self, skipped: &[(PathBuf, String)]) {
-        let line = |(path, reason): &(PathBuf, String)| format!("{} passed over: {reason}", Quoted(&path.to_string_lossy()));
+        let line = |(path, reason): &(PathBuf, String)| format!("skipped {}: {reason}", Quoted(&path.to_string_lossy()));
         self.complain("registry", skipped.iter().map(line).collect());
     }
 
@@ -107,6 +119,16 @@ impl Reporter {
             self.say(complaint);
         }
         self.complaints.borrow_mut().insert(topic, complaints);
+    }
+
+    /// Logs that a node is registered.
+    pub fn registered(&self, node: &Node) {
+        self.say(format_args!("registered {node}"));
+    }
+
+    /// Logs that a node is no longer registered.
+    pub fn unregistered(&self, name: &NodeName) {
+        self.say(format_args!("unregistered {name}"));
     }
 
     fn keep(&self, now: SystemTime, line: &str) {

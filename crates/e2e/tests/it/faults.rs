@@ -46,7 +46,7 @@ fn a_worker_that_hangs_is_given_up_and_comes_back() {
     let worker = balancer.settled_worker(&[&nodes[0]]);
     signal(&balancer, "STOP", &worker);
     let said = failed_sync(&balancer);
-    assert!(said.starts_with("sync-nodes: HAProxy's socket /run/haproxy/master.sock"), "{said}");
+    assert!(said.starts_with("sync-nodes: HAProxy socket /run/haproxy/master.sock"), "{said}");
     let late = lab.node("late");
     eventually("the registry follows the members all the same", 10, || {
         if balancer.registry().len() == 2 { Ok(()) } else { Err(format!("{:?}", balancer.registry())) }
@@ -72,13 +72,13 @@ fn a_reload_that_fails_for_an_address_in_use_keeps_the_old_worker_and_is_tried_a
     let edit = "sed -i 's/bind \\*:80$/bind *:80\\n    bind *:8081/' /config/haproxy.cfg.hb";
     let _ = docker(&["exec", "-u", "0", &balancer.name, "sh", "-c", edit]);
     let said = failed_sync(&balancer);
-    assert!(said.contains("HAProxy's reload failed, the old worker goes on: ") && said.contains("8081"), "{said}");
+    assert!(said.contains("HAProxy failed to reload, the old worker keeps running: ") && said.contains("8081"), "{said}");
     assert_eq!(balancer.worker(), worker);
     assert_eq!(balancer.exec(&["cat", "/usr/local/etc/haproxy/haproxy.cfg"]), file);
     balancer.settles_on(&all, BACK);
     // The service looks at the template every 10 s, and more often after it has failed.
     eventually("the service has met it as well", 20, || {
-        if balancer.logs().contains("sync-nodes: HAProxy's reload failed") { Ok(()) } else { Err("not yet".to_owned()) }
+        if balancer.logs().contains("sync-nodes: HAProxy failed to reload") { Ok(()) } else { Err("not yet".to_owned()) }
     });
 
     let _ = balancer.exec(&["sh", "-c", "kill $(cat /tmp/listener)"]);

@@ -49,7 +49,7 @@ fn the_log_of_every_container_comes_by_udp_and_by_tcp() {
         let (balancer, node) = start(&lab, &format!("{scheme}://logs:514"));
         ask(&balancer, "/?look-for-me");
         server.gets(&[&balancer.member(), " haproxy local0.info:", "GET /?look-for-me", &node.member()]);
-        server.gets(&[&balancer.member(), " serf local0.info:", "sync-nodes: ", &node.member(), " is there"]);
+        server.gets(&[&balancer.member(), " serf local0.info:", "sync-nodes: registered ", &node.member()]);
         // As the lab's own handlers do.
         let _ = node.exec(&["sh", "-c", "echo Member join script triggered >>/var/log/serf.log"]);
         server.gets(&[&node.member(), " serf local0.info:", "Member join script triggered"]);
@@ -86,7 +86,7 @@ fn a_server_that_is_away_delays_nobody_and_gets_what_it_missed() {
 
     server.0.start();
     server.gets(&["GET /?away"]);
-    server.gets(&[" serf ", &second.member(), " is there"]);
+    server.gets(&[" serf ", " registered ", &second.member()]);
     server.gets(&["works again, 0 lines of haproxy were lost"]);
 }
 
@@ -127,7 +127,7 @@ fn with_the_lab_s_own_template_the_tools_lines_come() {
     let volume = format!("{}:/config:ro", folder.display());
     let balancer = lab.balancer_with("ha", &["-e", "LOG_TARGET=udp://logs", "-v", &volume]);
     let node = lab.node("s1");
-    server.gets(&[" serf ", &node.member(), " is there"]);
+    server.gets(&[" serf ", " registered ", &node.member()]);
     let url = format!("http://127.0.0.1:{}/", balancer.port(80));
     eventually("the node answers", 15, || get(&url, None)?.host());
     std::fs::remove_dir_all(&folder).unwrap();

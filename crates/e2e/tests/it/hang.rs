@@ -60,7 +60,7 @@ fn assert_waits_in_vain(live: &Live) {
     let folder = live.world.path("haproxy").display().to_string();
     assert_eq!(
         only_line(&run),
-        format!("sync-nodes: {folder} is still locked by another tool after 5 s: look for one that hangs")
+        format!("sync-nodes: {folder} is still locked by another tool after 5 s: look for a tool that hangs")
     );
     assert_eq!((live.world.snapshot(), live.servers().unwrap()), before);
 }

@@ -91,7 +91,7 @@ fn what_haproxy_refuses_is_told_once() {
 
     // Refused by `haproxy -c`: the tool says so, and goes on trying in silence.
     set(&good.replace("bind *:80", "bind *:70000"));
-    logs(&balancer, &["sync-nodes: HAProxy refuses the configuration: ", "70000"]);
+    logs(&balancer, &["sync-nodes: HAProxy rejects the configuration: ", "70000"]);
     set(&good);
     logs(&balancer, &["sync-nodes: works again"]);
     assert_eq!(count(&balancer, "70000"), 1, "{}", balancer.logs());
@@ -109,7 +109,7 @@ fn what_haproxy_refuses_is_told_once() {
     // A HAProxy that does not start says so as well.
     set(&good.replace("bind *:80", "bind *:70000"));
     let first = lab.balancer_with("first", &["-v", &volume]);
-    logs(&first, &["render-cfg: HAProxy refuses the configuration: ", "70000"]);
+    logs(&first, &["render-cfg: HAProxy rejects the configuration: ", "70000"]);
     let _ = docker(&["rm", "-f", "-v", &first.name]);
     fs::remove_dir_all(folder).unwrap();
 }

@@ -42,7 +42,7 @@ fn members_that_claim_an_address_of_the_balancer_get_no_traffic() {
              -snapshot=/tmp/{name} -advertise={address} -join={own}:7946 -tag=role=backend -tag=port={port}"
         );
         let _ = docker(&["exec", "-d", &stranger.name, "sh", "-c", &format!("exec {agent}")]);
-        eventually("it is refused", 20, || refused(&balancer, &format!("member '{name}' refused: address {address} {reason}")));
+        eventually("it is refused", 20, || refused(&balancer, &format!("member '{name}' rejected: address {address} {reason}")));
         let shown = text(&balancer.try_exec(&["show-nodes", &name], "").stdout);
         assert!(shown.contains(reason), "{shown}");
     }
@@ -70,7 +70,7 @@ fn by_default_nodes_are_on_the_networks_of_the_balancer_and_others_must_be_named
     let balancer = lab.balancer_with("ha", &["-e", "NODE_NETWORKS=203.0.113.0/24 fd00::/8"]);
     let node = lab.node("s1");
     eventually("it is refused", 20, || {
-        refused(&balancer, &format!("refused: address {} is in none of NODE_NETWORKS (203.0.113.0/24 fd00::/8)", node.address()))
+        refused(&balancer, &format!("rejected: address {} is in none of NODE_NETWORKS (203.0.113.0/24 fd00::/8)", node.address()))
     });
     assert_eq!(balancer.get("/", None).unwrap().status, 503);
 }

@@ -65,7 +65,7 @@ fn a_node_that_haproxy_refuses_is_left_out_without_a_reload() {
     for round in 0..3 {
         let run = live.command("sync-nodes").args(["--from", "-"]).write_stdin(e2e::live::member_list(&nodes)).assert().code(65);
         let said = said(&run);
-        assert!(said.iter().any(|line| line.starts_with("sync-nodes: s2 left out: HAProxy refuses it: ")), "{round}: {said:?}");
+        assert!(said.iter().any(|line| line.starts_with("sync-nodes: s2 excluded: HAProxy rejects it: ")), "{round}: {said:?}");
         let servers = live.servers().unwrap();
         assert!(servers.contains("s1 127.0.0.2:9 100") && servers.contains("s3 127.0.0.4:9 100"), "{round}: {servers:?}");
         assert!(servers.contains("s2 127.0.0.9:9 1"), "{round}: {servers:?}");

@@ -62,7 +62,7 @@ fn an_event_line_by_hand_registers_publishes_and_touches_one_server_only() {
     assert_eq!(balancer.worker(), worker, "no reload was needed");
 
     let log = balancer.exec(&["cat", "/var/log/serf.log"]);
-    for line in ["member-join: s9 127.0.0.1 port=3999 weight=7 is there", "member-leave: s9 is gone"] {
+    for line in ["member-join: registered s9 127.0.0.1 port=3999 weight=7", "member-leave: unregistered s9"] {
         assert!(log.contains(line), "{log}");
     }
 }
@@ -74,7 +74,7 @@ fn bad_lines_are_refused_and_the_good_ones_of_the_event_go_in() {
     let input = "../evil\t1.2.3.4\tbackend\t\ns8\t127.0.0.1\tbackend\t\ns7\t1.2.3.4\tbackend\tport=99999\nonly\n";
     let output = balancer.try_exec(&["member-join"], input);
     assert_eq!(code(&output), 65);
-    assert_eq!(errors(&output).lines().filter(|line| line.contains("refused")).count(), 3, "{}", errors(&output));
+    assert_eq!(errors(&output).lines().filter(|line| line.contains("rejected")).count(), 3, "{}", errors(&output));
     assert_eq!(balancer.registry().len(), 2);
     assert!(balancer.process().unwrap().contains("s8 127.0.0.1"));
 }
@@ -229,7 +229,7 @@ fn haproxy_that_does_not_run_is_no_error() {
     let output = balancer.try_exec(&["member-join"], "s9\t127.0.0.9\tbackend\t\n");
     assert_eq!(code(&output), 0, "{}", errors(&output));
     assert!(balancer.file().contains("s9 127.0.0.9"));
-    assert!(balancer.exec(&["reload-ha", "--dry-run"]).contains("HAProxy does not run"));
+    assert!(balancer.exec(&["reload-ha", "--dry-run"]).contains("HAProxy is not running"));
     // It reads the file when it starts; the member list knows no s9.
     let _ = balancer.exec(&["s6-svc", "-u", "/var/run/s6/services/ha"]);
     balancer.settles_on(&[&nodes[0]], 15);

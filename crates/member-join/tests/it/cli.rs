@@ -22,7 +22,7 @@ fn a_node_is_registered_and_the_file_written() {
     world.assert_valid();
     assert_eq!(
         said(&run),
-        ["member-join: s1 172.18.0.2 is there", "member-join: published generation=1 cause=by-hand applied=file added=s1"]
+        ["member-join: registered s1 172.18.0.2", "member-join: published generation=1 cause=by-hand applied=file added=s1"]
     );
     assert_eq!(world.log(), said(&run));
 }
@@ -34,7 +34,7 @@ fn a_second_run_writes_nothing() {
     let before = world.snapshot();
     let run = join(&world, "s1\t172.18.0.2\tbackend\tport=8080\n").success();
     assert_eq!(world.snapshot(), before);
-    assert_eq!(said(&run), ["member-join: s1 172.18.0.2 port=8080 is there"]);
+    assert_eq!(said(&run), ["member-join: registered s1 172.18.0.2 port=8080"]);
 }
 
 #[test]
@@ -141,9 +141,9 @@ fn nodes_that_are_there_can_change_whatever_the_limit_is_now() {
         let run = |input: String| world.command(TOOL).args(["--max-nodes", limit]).write_stdin(input).assert();
         run(event(last)).success();
         assert_eq!(world.nodes(), [1, 2, 3].map(|n| format!("s{n} 172.18.{n}.{last}")));
-        let refused = run("s4\t172.18.4.4\tbackend\t\n".to_owned()).code(65);
-        let line = format!("member-join: 1 nodes refused: there may be {limit} at most (--max-nodes, MAX_NODES)");
-        assert_eq!(said(&refused), [line]);
+        let rejected = run("s4\t172.18.4.4\tbackend\t\n".to_owned()).code(65);
+        let line = format!("member-join: 1 nodes rejected: the limit is {limit} (--max-nodes, MAX_NODES)");
+        assert_eq!(said(&rejected), [line]);
     }
 }
 
@@ -160,7 +160,7 @@ fn ten_thousand_members_in_one_event_go_in_and_no_more() {
     let run = join(&world, &(10_000..20_000).map(line).collect::<String>()).code(65);
     assert_eq!(
         said(&run),
-        ["member-join: 10000 nodes refused: there may be 10000 at most (--max-nodes, MAX_NODES)"],
+        ["member-join: 10000 nodes rejected: the limit is 10000 (--max-nodes, MAX_NODES)"],
         "one line, not ten thousand"
     );
     assert_eq!(world.snapshot(), before);

@@ -11,7 +11,7 @@ const TOOL: &str = env!("CARGO_BIN_EXE_member-join");
 const LINE: &str = "s2\t172.18.0.3\tbackend\t\n";
 /// Longest run in these tests, in seconds.
 const LIMIT: &str = "3";
-const GIVEN_UP: &str = "member-join: not done after 3s, given up: the next run goes on from here";
+const GIVEN_UP: &str = "member-join: timed out after 3s: the next run continues from here";
 
 /// A world in which `s1` was published.
 fn published() -> World {
@@ -58,16 +58,13 @@ fn a_haproxy_that_answers_a_byte_a_second_is_given_up() {
     let before = world.config_files();
     let _socket = socket::trickles(&world.master_socket(), &"a line without a prompt\n".repeat(100));
     let run = world.command(TOOL).write_stdin(LINE).assert().code(1);
-    assert_eq!(
-        said(&run).pop().unwrap(),
-        format!("member-join: HAProxy's socket {}: timed out", world.master_socket().display())
-    );
+    assert_eq!(said(&run).pop().unwrap(), format!("member-join: HAProxy socket {}: timed out", world.master_socket().display()));
     assert_eq!(world.config_files(), before);
 }
 
 #[test]
 fn a_fifo_in_the_place_of_a_file_does_not_block() {
-    for (file, reason) in [("template/haproxy.cfg.hb", "not a plain file"), ("haproxy/haproxy.cfg", "not a plain file")] {
+    for (file, reason) in [("template/haproxy.cfg.hb", "not a regular file"), ("haproxy/haproxy.cfg", "not a regular file")] {
         let world = published();
         fs::remove_file(world.path(file)).unwrap();
         let made = Command::new("mkfifo").arg(world.path(file)).status().unwrap();

@@ -23,14 +23,16 @@ fn published() -> World {
 }
 
 /// Shows that a second node cannot be published, that the file stays as it is, and returns the one line that says why.
-/// (The line before it says that the node is there.)
+/// (The line before it says whether the node is registered.)
 fn assert_fails(world: &World) -> String {
     let before = world.config_files();
     let run = join(world, "s2\t172.18.0.3\tbackend\t\n").code(1).stdout("");
     assert_eq!(world.config_files(), before);
     let mut lines = said(&run);
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert_eq!(lines[0], "member-join: s2 172.18.0.3 is there");
+    let is_registered = world.path("nodes/s2").is_file();
+    let registered = if is_registered { "registered s2 172.18.0.3" } else { "not registered: s2 172.18.0.3" };
+    assert_eq!(lines[0], format!("member-join: {registered}"));
     assert!(world.log().ends_with(&lines), "{lines:?}");
     lines.remove(1)
 }
@@ -82,7 +84,7 @@ fn what_haproxy_refuses_keeps_the_last_good_file_and_is_told_in_its_words() {
         let world = published();
         world.set_template(&TEMPLATE.replace(good, bad));
         let line = assert_fails(&world);
-        assert!(line.starts_with("member-join: HAProxy refuses the configuration: ") && line.contains(its_words), "{line}");
+        assert!(line.starts_with("member-join: HAProxy rejects the configuration: ") && line.contains(its_words), "{line}");
         assert!(!line.contains("/dev/stdin"), "{line}");
     }
 }
@@ -103,8 +105,8 @@ fn a_node_because_of_which_haproxy_refuses_the_whole_is_left_out() {
     world.set_template(&TEMPLATE.replace("{{#each addresses}}", "    server s2 172.18.0.99:3000\n{{#each addresses}}"));
     let run = join(&world, "s1\t172.18.0.4\tbackend\t\ns2\t172.18.0.2\tbackend\t\ns3\t172.18.0.3\tbackend\t\n").code(65);
     let said = said(&run);
-    let left_out = said.iter().find(|line| line.contains("left out")).unwrap();
-    assert!(left_out.starts_with("member-join: s2 left out: HAProxy refuses it: ") && left_out.contains("'s2'"), "{left_out}");
+    let excluded = said.iter().find(|line| line.contains("excluded")).unwrap();
+    assert!(excluded.starts_with("member-join: s2 excluded: HAProxy rejects it: ") && excluded.contains("'s2'"), "{excluded}");
     let config = world.text();
     assert!(config.contains("server s1 ") && config.contains("server s3 ") && !config.contains("172.18.0.2:"), "{config}");
     world.assert_valid();
@@ -164,7 +166,10 @@ fn a_tool_that_holds_the_lock_for_ever_is_waited_for_a_while() {
     assert_bounded("the wait for the lock", || {
         let line = assert_fails(&world);
         let directory = world.path("haproxy").display().to_string();
-        assert_eq!(line, format!("member-join: {directory} is still locked by another tool after 5 s: look for one that hangs"));
+        assert_eq!(
+            line,
+            format!("member-join: {directory} is still locked by another tool after 5 s: look for a tool that hangs")
+        );
     });
     assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
     drop(lock);
@@ -188,7 +193,7 @@ fn a_haproxy_that_does_not_answer_is_given_up_in_time() {
     let _socket = socket::silent(&world.master_socket());
     assert_bounded("a silent socket", || {
         let line = assert_fails(&world);
-        assert_eq!(line, format!("member-join: HAProxy's socket {}: timed out", world.master_socket().display()));
+        assert_eq!(line, format!("member-join: HAProxy socket {}: timed out", world.master_socket().display()));
     });
 }
 
@@ -198,7 +203,7 @@ fn a_haproxy_that_does_not_even_accept_is_given_up_in_time() {
     let _socket = socket::full(&world.master_socket());
     assert_bounded("a full socket", || {
         let line = assert_fails(&world);
-        assert_eq!(line, format!("member-join: HAProxy's socket {}: timed out", world.master_socket().display()));
+        assert_eq!(line, format!("member-join: HAProxy socket {}: timed out", world.master_socket().display()));
     });
 }
 
@@ -245,13 +250,13 @@ fn a_place_that_everybody_may_write_to_is_refused_with_the_way_out() {
         ("template/haproxy.cfg.hb", 0o666, "read template "),
         ("nodes", 0o1777, "read registry "),
         ("haproxy", 0o777, "lock "),
-        ("run", 0o777, "HAProxy's socket "),
+        ("run", 0o777, "HAProxy socket "),
     ] {
         let world = published();
         let place = world.path(name);
         fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
         let line = assert_fails(&world);
-        let way_out = format!("everybody may write to it, and so control HAProxy: chmod o-w {}", place.display());
+        let way_out = format!("anyone can write to it, and so control HAProxy: chmod o-w {}", place.display());
         assert!(line.starts_with(&format!("member-join: {start}")) && line.ends_with(&way_out), "{name}: {line}");
     }
 }

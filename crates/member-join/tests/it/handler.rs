@@ -45,7 +45,7 @@ fn of_a_flood_in_one_event_the_first_members_are_told_and_the_others_counted() {
     assert_eq!(said.len(), 101);
     assert_eq!(
         said[99..],
-        ["member-join: a99 172.18.0.2 joined: event member-join", "member-join: 1134 further members: event member-join"]
+        ["member-join: a99 172.18.0.2 joined: event member-join", "member-join: 1134 more members: event member-join"]
     );
 }
 

@@ -14,18 +14,18 @@ fn join(world: &World, input: &[u8]) -> Assert {
     world.command(TOOL).write_stdin(input).assert()
 }
 
-/// Shows that a line is refused for this reason, in one line on standard error and in the log, and that the good line
+/// Shows that a line is rejected for this reason, in one line on standard error and in the log, and that the good line
 /// after it goes in.
 fn assert_refused(line: &[u8], reason: &str) {
     let shown = String::from_utf8_lossy(line).chars().take(200).collect::<String>();
     let world = World::new();
     let run = join(&world, &[line, b"\n", GOOD].concat()).code(65).stdout("");
     let lines = said(&run);
-    assert!(lines[0].starts_with("member-join: line 1 refused: ") && lines[0].contains(reason), "{shown:?}: {lines:?}");
+    assert!(lines[0].starts_with("member-join: line 1 rejected: ") && lines[0].contains(reason), "{shown:?}: {lines:?}");
     assert!(lines[0].len() < 300, "{shown:?}: {lines:?}");
     assert_eq!(
         lines[1..],
-        ["member-join: s1 172.18.0.2 is there", "member-join: published generation=1 cause=by-hand applied=file added=s1"]
+        ["member-join: registered s1 172.18.0.2", "member-join: published generation=1 cause=by-hand applied=file added=s1"]
     );
     assert_eq!(world.log(), lines);
     assert_eq!(world.nodes(), ["s1 172.18.0.2"], "{shown:?}");
@@ -117,11 +117,11 @@ fn refusal(networks: &str, address: &str) -> Option<String> {
     let world = World::new();
     let run = world.command(TOOL).env("NODE_NETWORKS", networks).write_stdin(format!("x\t{address}\tbackend\t\n")).assert();
     let lines = said(&run);
-    let refused = lines.iter().find_map(|line| line.strip_prefix("member-join: line 1 refused: "));
-    let code = if refused.is_some() { 65 } else { 0 };
+    let rejected = lines.iter().find_map(|line| line.strip_prefix("member-join: line 1 rejected: "));
+    let code = if rejected.is_some() { 65 } else { 0 };
     let _ = run.code(code);
-    assert_eq!(world.nodes().len(), usize::from(refused.is_none()), "{lines:?}");
-    refused.map(str::to_owned)
+    assert_eq!(world.nodes().len(), usize::from(rejected.is_none()), "{lines:?}");
+    rejected.map(str::to_owned)
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn networks_that_are_none_are_wrong_options() {
     for networks in ["lan", "172.18.0.0/33", "any 10.0.0.0/8", "172.18.0.0/16;fd00::/8"] {
         let world = World::new();
         let run = world.command(TOOL).env("NODE_NETWORKS", networks).write_stdin(GOOD).assert().code(2);
-        run.stderr(predicates::str::contains("is no network such as 172.18.0.0/16 or fd00::/8"));
+        run.stderr(predicates::str::contains("is not a network such as 172.18.0.0/16 or fd00::/8"));
         assert!(world.nodes().is_empty());
     }
 }
@@ -222,7 +222,7 @@ fn an_over_long_line_without_an_end_is_refused() {
     let world = World::new();
     let before = world.snapshot();
     let run = join(&world, &vec![b'x'; 100 << 20]).code(65);
-    assert_eq!(said(&run), ["member-join: line 1 refused: longer than 16384 bytes"]);
+    assert_eq!(said(&run), ["member-join: line 1 rejected: longer than 16384 bytes"]);
     assert_eq!(world.snapshot(), before);
 }
 
@@ -231,11 +231,11 @@ fn every_bad_line_of_an_event_is_told_with_its_number() {
     let world = World::new();
     let run =
         join(&world, b"a/b\t1.2.3.4\tbackend\t\ns1\t172.18.0.2\tbackend\t\n\nx\t1.2.3\tbackend\t\ns2\t172.18.0.3\tbackend\t\n");
-    let refused: Vec<_> = said(&run.code(65)).into_iter().filter(|line| line.contains("refused")).collect();
-    assert_eq!(refused.len(), 2, "{refused:?}");
+    let rejected: Vec<_> = said(&run.code(65)).into_iter().filter(|line| line.contains("rejected")).collect();
+    assert_eq!(rejected.len(), 2, "{rejected:?}");
     assert!(
-        refused[0].contains("line 1 refused: name 'a/b'") && refused[1].contains("line 4 refused: address '1.2.3'"),
-        "{refused:?}"
+        rejected[0].contains("line 1 rejected: name 'a/b'") && rejected[1].contains("line 4 rejected: address '1.2.3'"),
+        "{rejected:?}"
     );
     assert_eq!(world.nodes(), ["s1 172.18.0.2", "s2 172.18.0.3"]);
 }
@@ -246,8 +246,8 @@ fn a_flood_of_bad_lines_is_counted_and_not_all_told() {
     let bad = "a/b\t1.2.3.4\tbackend\t\n".repeat(10_000);
     let run = join(&world, format!("{bad}s1\t172.18.0.2\tbackend\t\n").as_bytes()).code(65);
     let said = said(&run);
-    assert_eq!(said.iter().filter(|line| line.contains(" refused: ")).count(), 100);
-    assert!(said.contains(&"member-join: 9900 further lines refused".to_owned()), "{:?}", said.last());
+    assert_eq!(said.iter().filter(|line| line.contains(" rejected: ")).count(), 100);
+    assert!(said.contains(&"member-join: 9900 more lines rejected".to_owned()), "{:?}", said.last());
     assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
 }
 

@@ -39,7 +39,7 @@ fn a_node_that_leaves_is_removed_from_registry_and_file() {
     assert!(world.servers()[0].starts_with("server s2 "), "{:?}", world.servers());
     assert_eq!(
         said(&run),
-        ["member-leave: s1 is gone", "member-leave: published generation=2 cause=by-hand applied=file removed=s1"]
+        ["member-leave: unregistered s1", "member-leave: published generation=2 cause=by-hand applied=file removed=s1"]
     );
     assert_eq!(world.log(), said(&run));
 }
@@ -50,7 +50,7 @@ fn a_node_that_is_not_known_is_ok_and_writes_nothing() {
     let before = world.snapshot();
     let run = leave(&world, "s9\t172.18.0.9\tbackend\t\n").success();
     assert_eq!(world.snapshot(), before);
-    assert_eq!(said(&run), ["member-leave: s9 is gone"]);
+    assert_eq!(said(&run), ["member-leave: unregistered s9"]);
 }
 
 #[test]
@@ -112,12 +112,12 @@ fn bad_lines_are_refused_each_with_its_reason_and_the_good_ones_go_in() {
     input.extend(b"\ns2\t172.18.0.3\tbackend\t\n");
     let run = leave(&world, input).code(65);
     for (number, (_, reason)) in lines.iter().enumerate() {
-        let start = format!("member-leave: line {} refused: {reason}", number + 1);
+        let start = format!("member-leave: line {} rejected: {reason}", number + 1);
         assert!(said(&run)[number].starts_with(&start), "{start:?}: {:?}", said(&run)[number]);
     }
     assert_eq!(
         said(&run)[lines.len()..],
-        ["member-leave: s2 is gone", "member-leave: published generation=2 cause=by-hand applied=file removed=s2"]
+        ["member-leave: unregistered s2", "member-leave: published generation=2 cause=by-hand applied=file removed=s2"]
     );
     assert_eq!(world.log(), said(&run));
     assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
@@ -139,7 +139,7 @@ fn what_is_broken_around_it_keeps_the_last_good_file() {
     let faults: [(Break, &str); 6] = [
         (|world| fs::remove_file(world.template()).unwrap(), "read template "),
         (|world| world.set_template("{{#each}"), "template "),
-        (|world| world.set_template(&TEMPLATE.replace("mode http", "mode htpt")), "HAProxy refuses the configuration: "),
+        (|world| world.set_template(&TEMPLATE.replace("mode http", "mode htpt")), "HAProxy rejects the configuration: "),
         (|world| world.set_template(" "), "renders to nothing"),
         (|world| fs::remove_dir_all(world.nodes_dir()).unwrap(), "read registry "),
         (
@@ -166,7 +166,7 @@ fn a_haproxy_that_does_not_answer_keeps_the_last_good_file() {
     let _socket = socket::silent(&world.master_socket());
     let before = world.config_files();
     let run = leave(&world, "s1\t172.18.0.2\tbackend\t\n").code(1);
-    assert_eq!(said(&run)[1], format!("member-leave: HAProxy's socket {}: timed out", world.master_socket().display()));
+    assert_eq!(said(&run)[1], format!("member-leave: HAProxy socket {}: timed out", world.master_socket().display()));
     assert_eq!(world.config_files(), before);
 }
 

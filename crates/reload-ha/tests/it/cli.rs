@@ -43,9 +43,9 @@ fn a_haproxy_that_does_not_run_is_ok_and_told() {
     let before = world.snapshot();
     for options in [&[][..], &["--force"]] {
         let run = reload(&world, options).success().stdout("");
-        assert_eq!(only_line(&run), "reload-ha: HAProxy does not run");
+        assert_eq!(only_line(&run), "reload-ha: HAProxy is not running");
     }
-    assert_eq!(world.log(), ["reload-ha: HAProxy does not run"; 2]);
+    assert_eq!(world.log(), ["reload-ha: HAProxy is not running"; 2]);
     assert_eq!(world.snapshot(), before);
 }
 
@@ -53,7 +53,7 @@ fn a_haproxy_that_does_not_run_is_ok_and_told() {
 fn a_dry_run_tells_on_standard_output_that_haproxy_does_not_run() {
     let world = world();
     let before = world.snapshot();
-    let run = reload(&world, &["--dry-run"]).success().stdout("# HAProxy does not run\n");
+    let run = reload(&world, &["--dry-run"]).success().stdout("# HAProxy is not running\n");
     assert!(said(&run).is_empty());
     assert_eq!(world.snapshot(), before);
 }
@@ -63,8 +63,8 @@ fn dead_sockets_mean_that_haproxy_does_not_run() {
     let world = world();
     socket::dead(&world.master_socket());
     socket::dead(&world.admin_socket());
-    assert_eq!(only_line(&reload(&world, &[]).success()), "reload-ha: HAProxy does not run");
-    reload(&world, &["--dry-run"]).success().stdout("# HAProxy does not run\n");
+    assert_eq!(only_line(&reload(&world, &[]).success()), "reload-ha: HAProxy is not running");
+    reload(&world, &["--dry-run"]).success().stdout("# HAProxy is not running\n");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_haproxy_that_does_not_answer_is_given_up_in_time() {
     let _socket = socket::silent(&world.master_socket());
     let path = world.master_socket().display().to_string();
     for options in WAYS {
-        assert_eq!(assert_fails(&world, options), format!("reload-ha: HAProxy's socket {path}: timed out"));
+        assert_eq!(assert_fails(&world, options), format!("reload-ha: HAProxy socket {path}: timed out"));
     }
 }
 

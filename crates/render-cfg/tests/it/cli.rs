@@ -96,7 +96,7 @@ fn check_tells_whether_haproxy_would_take_the_text_and_writes_nothing() {
     let line = only_line(&render(&world, &["--check"]).code(1).stdout(""));
     let server = TEMPLATE.lines().position(|line| line.contains("server {{host}}")).unwrap();
     let place = format!("[{}:{server}]", world.config().display());
-    assert!(line.starts_with("render-cfg: HAProxy refuses the configuration: "), "{line}");
+    assert!(line.starts_with("render-cfg: HAProxy rejects the configuration: "), "{line}");
     assert!(line.contains(&place) && line.contains("unknown keyword 'chekc'"), "{place:?} is not in {line:?}");
     assert_eq!(world.snapshot(), before);
 }
@@ -149,7 +149,7 @@ fn assert_passed_over(options: &[&str]) {
     fs::write(world.nodes_dir().join("evil\n\x1b[31m"), "").unwrap();
     fs::write(world.nodes_dir().join(".new"), "half a li").unwrap();
     let run = render(&world, options).success();
-    let told: Vec<_> = said(&run).into_iter().filter(|line| line.contains("passed over: ")).collect();
+    let told: Vec<_> = said(&run).into_iter().filter(|line| line.contains(": skipped ")).collect();
     assert_eq!(told.len(), 4, "{options:?}: {told:?}");
 }
 
@@ -198,16 +198,16 @@ fn what_cannot_be_rendered_keeps_the_last_good_file() {
     assert_refused(&LAB_TEMPLATE.replace("{{ host }}", "{{ host }"), &format!("line {line}, column "));
     assert_refused(&LAB_TEMPLATE.replace("{{ host }}", "{{ hots }}"), "hots");
     assert_refused("{{#each addresses}}{{/each}}", "renders to nothing");
-    assert_refused(&LAB_TEMPLATE.replace("mode http", "mode htpt"), "HAProxy refuses the configuration: ");
+    assert_refused(&LAB_TEMPLATE.replace("mode http", "mode htpt"), "HAProxy rejects the configuration: ");
 }
 
 #[test]
 fn what_the_template_has_wrong_on_the_server_line_keeps_the_last_good_file() {
     assert_refused(&LAB_TEMPLATE.replace(":3000 check", ":3000 chekc"), "unknown keyword 'chekc'");
-    assert_refused(&LAB_TEMPLATE.replace(":3000 check", ":300000 check"), "HAProxy refuses the configuration: ");
+    assert_refused(&LAB_TEMPLATE.replace(":3000 check", ":300000 check"), "HAProxy rejects the configuration: ");
     assert_refused(
         &LAB_TEMPLATE.replace("server {{ host }}", "server {{ ip }}/{{ host }}"),
-        "HAProxy refuses the configuration: ",
+        "HAProxy rejects the configuration: ",
     );
 }
 

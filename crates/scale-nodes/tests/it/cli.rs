@@ -79,7 +79,7 @@ fn a_balancer_that_does_not_answer_is_said_once() {
             counted.store(held.len(), Ordering::Relaxed);
         }
     });
-    let line = format!("nothing can be decided: HAProxy's socket {address}");
+    let line = format!("nothing can be decided: HAProxy socket {address}");
     says(&mut start(&world, &address), &[&line], || looks.load(Ordering::Relaxed));
 }
 
@@ -87,7 +87,7 @@ fn a_balancer_that_does_not_answer_is_said_once() {
 fn a_balancer_whose_name_leads_nowhere_is_said() {
     let world = World::new();
     let mut tool = start(&world, "no-such-host.invalid:9999");
-    let line = "scale-nodes: nothing can be decided: HAProxy's socket no-such-host.invalid:9999: ";
+    let line = "scale-nodes: nothing can be decided: HAProxy socket no-such-host.invalid:9999: ";
     eventually(line, || tool.said().starts_with(line));
     assert!(tool.is_running());
 }

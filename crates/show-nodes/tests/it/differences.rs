@@ -81,14 +81,14 @@ fn a_template_that_haproxy_refuses_is_told_with_its_words() {
     world.register(&second);
     let run = balancer.show().assert().code(1);
     let text = String::from_utf8(run.get_output().stdout.clone()).unwrap();
-    let node = "s2: registered, but not in the file: HAProxy refuses what the template gives, render-cfg --check tells why";
+    let node = "s2: registered, but not in the file: HAProxy rejects what the template gives, render-cfg --check tells why";
     let told: Vec<&str> = text.split_once("\n\n").unwrap().1.lines().collect();
     assert_eq!((told.len(), told[0]), (2, node), "{text}");
     let begin = format!(
-        "file: haproxy.cfg is not what the template gives, which HAProxy refuses: parsing [{}:{at}] : ",
+        "file: haproxy.cfg is not what the template gives, which HAProxy rejects: parsing [{}:{at}] : ",
         world.config().display()
     );
-    let end = format!(": mend {}, the last good configuration goes on", world.template().display());
+    let end = format!(": mend {}, the last good configuration stays in use", world.template().display());
     assert!(
         told[1].starts_with(&begin) && told[1].contains("balance only supports") && told[1].ends_with(&end),
         "{begin}{end}: {text}"
@@ -108,7 +108,7 @@ fn between_file_and_process() {
     fs::remove_file(balancer.world.path("run/running.cfg")).unwrap();
     assert_told(
         &balancer,
-        &["HAProxy: it does not run the file: it is not known what this HAProxy process has read: run reload-ha"],
+        &["HAProxy: it does not run the file: it is unknown which configuration this HAProxy process has read: run reload-ha"],
     );
 }
 
@@ -130,7 +130,7 @@ fn a_refused_member_is_shown_with_the_reason() {
     [&bad, &other].iter().for_each(|agent| agent.join(&balancer.agent));
     balancer.knows(&["s2", "alive"]);
     let told =
-        "s2: the member is refused: weight 'many' is not 0 to 256: on that node, serf tags -set NAME=VALUE or -delete NAME";
+        "s2: the member is rejected: weight 'many' is not 0 to 256: on that node, serf tags -set NAME=VALUE or -delete NAME";
     let run = balancer.show().assert().code(1);
     let text = String::from_utf8(run.get_output().stdout.clone()).unwrap();
     assert_eq!(text.lines().last(), Some(told), "{text}");

@@ -111,7 +111,7 @@ fn a_state_that_cannot_be_read_is_told_and_the_others_are_shown() {
     let text = stdout(&run);
     assert_eq!(row(&text, "s1"), ["s1", "-", "172.18.0.2", "3000", "100", "?", "yes", "?", "?", "?", "?"]);
     for reason in
-        ["cannot read members: serf agent at 127.", "cannot read file: read ", "cannot read HAProxy: HAProxy does not run"]
+        ["cannot read members: serf agent at 127.", "cannot read file: read ", "cannot read HAProxy: HAProxy is not running"]
     {
         assert!(text.contains(reason), "{text}");
     }

@@ -40,8 +40,8 @@ fn alive_members_of_the_role_are_registered_and_published() {
     assert_eq!(world.servers().len(), 2);
     world.assert_valid();
     let told = [
-        "s1 172.18.0.2 is there",
-        "s2 172.18.0.3 weight=50 is there",
+        "registered s1 172.18.0.2",
+        "registered s2 172.18.0.3 weight=50",
         "published generation=1 cause=by-hand applied=file added=s1,s2",
     ];
     assert_eq!(said(&run), told.map(|line| format!("sync-nodes: {line}")));
@@ -63,8 +63,8 @@ fn a_flood_of_members_is_refused_in_one_line() {
     let names: Vec<String> = (0..50).map(|number| format!("a{number}")).collect();
     let flood: Vec<_> = names.iter().map(|name| (name.as_str(), "172.18.0.9", "role=backend", "alive")).chain([HA, S2]).collect();
     let run = world.command(TOOL).args(["--from", "-", "--max-nodes", "3"]).write_stdin(list(&flood)).assert().code(65);
-    let refused: Vec<_> = said(&run).into_iter().filter(|line| line.contains("refused")).collect();
-    assert_eq!(refused, ["sync-nodes: 48 nodes refused: there may be 3 at most (--max-nodes, MAX_NODES)"]);
+    let rejected: Vec<_> = said(&run).into_iter().filter(|line| line.contains("rejected")).collect();
+    assert_eq!(rejected, ["sync-nodes: 48 nodes rejected: the limit is 3 (--max-nodes, MAX_NODES)"]);
     assert_eq!(world.nodes().len(), 3);
     assert!(world.nodes().contains(&"s2 172.18.0.3 weight=50".to_owned()), "who is there stays");
 }
@@ -105,7 +105,7 @@ fn the_registry_follows_every_change_of_the_list() {
     let servers = world.servers();
     assert!(servers[0].starts_with("server s1 172.18.0.9:3000 weight 100 "), "{servers:?}");
     assert!(servers[1].starts_with("server s2 172.18.0.3:8080 weight 0 "), "{servers:?}");
-    assert!(said(&run).contains(&"sync-nodes: s3 is gone".to_owned()), "{run}");
+    assert!(said(&run).contains(&"sync-nodes: unregistered s3".to_owned()), "{run}");
     world.assert_valid();
 }
 
@@ -141,13 +141,13 @@ fn a_member_that_no_server_can_be_is_refused_and_the_others_go_in() {
     ] {
         let world = World::new();
         let run = sync(&world, &list(&[HA, (name, address, tags, "alive"), S1])).code(65);
-        let refused: Vec<_> = said(&run).into_iter().filter(|line| line.contains("refused")).collect();
-        assert_eq!(refused.len(), 1, "{refused:?}");
+        let rejected: Vec<_> = said(&run).into_iter().filter(|line| line.contains("rejected")).collect();
+        assert_eq!(rejected.len(), 1, "{rejected:?}");
         assert!(
-            refused[0].starts_with("sync-nodes: member '") && refused[0].contains(reason),
-            "{reason:?} is not in {refused:?}"
+            rejected[0].starts_with("sync-nodes: member '") && rejected[0].contains(reason),
+            "{reason:?} is not in {rejected:?}"
         );
-        assert!(world.log().contains(&refused[0]));
+        assert!(world.log().contains(&rejected[0]));
         assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
         assert_eq!(world.servers().len(), 1);
     }
@@ -170,8 +170,8 @@ fn a_node_whose_network_is_not_admitted_any_more_is_taken_out() {
     let narrow = ["--from", "-", "--node-networks", "172.18.0.0/16"];
     let run = world.command(TOOL).args(narrow).write_stdin(members.as_str()).assert().code(65);
     assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
-    let refused = "sync-nodes: member 's2' refused: address 10.0.1.3 is in none of NODE_NETWORKS (172.18.0.0/16)";
-    assert!(said(&run).contains(&refused.to_owned()), "{run}");
+    let rejected = "sync-nodes: member 's2' rejected: address 10.0.1.3 is in none of NODE_NETWORKS (172.18.0.0/16)";
+    assert!(said(&run).contains(&rejected.to_owned()), "{run}");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn what_is_no_member_list_leaves_the_registry_as_it_is() {
         sync(&world, &list(&[HA, S1, S2])).success();
         let before = world.snapshot();
         let run = sync(&world, bad).code(1).stdout("");
-        assert!(only_line(&run).starts_with("sync-nodes: standard input is no member list: "), "{run}");
+        assert!(only_line(&run).starts_with("sync-nodes: standard input is not a member list: "), "{run}");
         assert_eq!(world.log().last(), Some(&only_line(&run)));
         assert_eq!(world.snapshot(), before, "{bad:?}");
     }
@@ -257,7 +257,7 @@ fn what_is_broken_around_it_keeps_the_last_good_file() {
     let faults: [(Break, &str); 4] = [
         (|world| fs::remove_file(world.template()).unwrap(), "read template "),
         (|world| world.set_template("{{#each addresses}}"), "template "),
-        (|world| world.set_template(&TEMPLATE.replace("mode http", "mode htpt")), "HAProxy refuses the configuration: "),
+        (|world| world.set_template(&TEMPLATE.replace("mode http", "mode htpt")), "HAProxy rejects the configuration: "),
         (|world| fs::remove_dir_all(world.nodes_dir()).unwrap(), "read registry "),
     ];
     for (break_it, reason) in faults {
@@ -279,7 +279,7 @@ fn a_haproxy_that_does_not_answer_keeps_the_last_good_file() {
     let before = world.config_files();
     let run = sync(&world, &list(&[HA, S1, S2])).code(1);
     let path = world.master_socket().display().to_string();
-    assert_eq!(said(&run).last(), Some(&format!("sync-nodes: HAProxy's socket {path}: timed out")));
+    assert_eq!(said(&run).last(), Some(&format!("sync-nodes: HAProxy socket {path}: timed out")));
     assert_eq!(world.config_files(), before);
 }
 

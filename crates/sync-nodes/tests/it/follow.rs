@@ -207,8 +207,8 @@ fn a_member_that_stays_refused_is_logged_once() {
     let bad = Agent::start("s1", &["role=backend", "port=http"]);
     bad.join(&ha);
     let _service = follow(&world, &ha.rpc(), &OFTEN);
-    let refused = || world.log().iter().filter(|line| line.contains("'s1' refused")).count();
-    eventually("the member is refused", || refused() > 0);
+    let rejected = || world.log().iter().filter(|line| line.contains("'s1' rejected")).count();
+    eventually("the member is rejected", || rejected() > 0);
     // Each of these nodes takes a sync of its own.
     for name in ["s2", "s3", "s4"] {
         let node = node(name, &ha);
@@ -216,7 +216,7 @@ fn a_member_that_stays_refused_is_logged_once() {
         node.leave();
         eventually_nodes(&world, &[]);
     }
-    assert_eq!(refused(), 1);
+    assert_eq!(rejected(), 1);
 }
 
 #[test]

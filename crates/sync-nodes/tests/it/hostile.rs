@@ -1,4 +1,4 @@
-//! Members that no list may hold: each is refused by its name, costs little, and hides no other.
+//! Members that no list may hold: each is rejected by its name, costs little, and hides no other.
 
 use std::process;
 use std::time::{Duration, Instant};
@@ -24,12 +24,12 @@ fn sync(world: &World, members: &[Vec<u8>]) -> Assert {
     Command::from_std(bounded).timeout(Duration::from_secs(60)).assert()
 }
 
-/// What was refused; the two good members are in.
-fn refused(world: &World, run: &Assert) -> Vec<String> {
+/// What was rejected; the two good members are in.
+fn rejected(world: &World, run: &Assert) -> Vec<String> {
     assert_eq!(world.nodes(), ["s1 172.18.0.2", "s2 172.18.0.3"], "{run}");
     let lines = said(run);
     assert!(lines.iter().all(|line| line.len() < 400), "{lines:?}");
-    lines.into_iter().filter(|line| line.contains("refused")).collect()
+    lines.into_iter().filter(|line| line.contains("rejected")).collect()
 }
 
 #[test]
@@ -41,25 +41,25 @@ fn what_cannot_be_read_of_a_member_refuses_it_alone() {
     let named = |name: &[u8]| listed(&raw(name), &good_address, &[role]);
     let at = |address: &[u8]| listed(&good_name, &raw(address), &[role]);
     for (member, reason) in [
-        (at(b""), "'x' refused: address '?' is not an IPv4 or IPv6 address"),
-        (at(b"abc"), "'x' refused: address '?616263' is not"),
-        (at(&[1; 17]), "'x' refused: address '?0101010101010101010101010101010101' is not"),
-        (at(&long), "'x' refused: address '?7878"),
-        (listed(&good_name, b"\xc0", &[role]), "'x' refused: address '?' is not"),
-        (listed(b"\xc0", &good_address, &[role]), "'' refused: name '' is not 1 to 128"),
-        (listed(b"\x92\x01\x81\xa1a\xa1b", &good_address, &[role]), "'' refused: name '' is not 1 to 128"),
+        (at(b""), "'x' rejected: address '?' is not an IPv4 or IPv6 address"),
+        (at(b"abc"), "'x' rejected: address '?616263' is not"),
+        (at(&[1; 17]), "'x' rejected: address '?0101010101010101010101010101010101' is not"),
+        (at(&long), "'x' rejected: address '?7878"),
+        (listed(&good_name, b"\xc0", &[role]), "'x' rejected: address '?' is not"),
+        (listed(b"\xc0", &good_address, &[role]), "'' rejected: name '' is not 1 to 128"),
+        (listed(b"\x92\x01\x81\xa1a\xa1b", &good_address, &[role]), "'' rejected: name '' is not 1 to 128"),
         (named(&[b'x'; 129]), "xxx…' is not 1 to 128"),
         (named(&long), "xxx…' is not 1 to 128"),
-        (named(b"s1\n2026/01/01 00:00:00 leave\x1b[2J"), "'s1\\n2026/01/01 00:00:00 leave\\u{1b}[2J' refused: name"),
-        (named(b"\xff\xfe"), "'\\u{fffd}\\u{fffd}' refused: name"),
-        (with_tag(b"\x05"), "'x' refused: port '\\u{fffd}' is not 1 to 65535"),
-        (with_tag(b"\xc0"), "'x' refused: port '\\u{fffd}' is not"),
-        (with_tag(&raw(&long)), "'x' refused: port 'xxx"),
+        (named(b"s1\n2026/01/01 00:00:00 leave\x1b[2J"), "'s1\\n2026/01/01 00:00:00 leave\\u{1b}[2J' rejected: name"),
+        (named(b"\xff\xfe"), "'\\u{fffd}\\u{fffd}' rejected: name"),
+        (with_tag(b"\x05"), "'x' rejected: port '\\u{fffd}' is not 1 to 65535"),
+        (with_tag(b"\xc0"), "'x' rejected: port '\\u{fffd}' is not"),
+        (with_tag(&raw(&long)), "'x' rejected: port 'xxx"),
     ] {
         let world = World::new();
         let run = sync(&world, &[member]).code(65);
-        let refused = refused(&world, &run);
-        assert!(refused.len() == 1 && refused[0].contains(reason), "{reason}: {refused:?}");
+        let rejected = rejected(&world, &run);
+        assert!(rejected.len() == 1 && rejected[0].contains(reason), "{reason}: {rejected:?}");
     }
 }
 
@@ -72,7 +72,7 @@ fn a_member_that_is_none_at_all_is_passed_over() {
     {
         let world = World::new();
         let run = sync(&world, &[member]).success();
-        assert!(refused(&world, &run).is_empty());
+        assert!(rejected(&world, &run).is_empty());
     }
 }
 
@@ -85,7 +85,7 @@ fn names_of_5_mb_cost_neither_memory_nor_much_time() {
     let start = Instant::now();
     let run = sync(&world, &members).code(65);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    assert_eq!(refused(&world, &run).len(), 13);
+    assert_eq!(rejected(&world, &run).len(), 13);
 }
 
 #[test]
@@ -93,9 +93,9 @@ fn a_flood_of_bad_members_is_told_in_bounded_lines() {
     let role = (&raw(b"role")[..], &raw(b"backend")[..]);
     let members: Vec<_> = (0..10_000).map(|n| listed(&raw(format!("x{n}").as_bytes()), &raw(b"abc"), &[role])).collect();
     let world = World::new();
-    let refused = refused(&world, &sync(&world, &members).code(65));
-    assert_eq!(refused.len(), 101);
-    assert!(refused.contains(&"sync-nodes: 9900 further members refused".to_owned()), "{:?}", refused.last());
+    let rejected = rejected(&world, &sync(&world, &members).code(65));
+    assert_eq!(rejected.len(), 101);
+    assert!(rejected.contains(&"sync-nodes: 9900 more members rejected".to_owned()), "{:?}", rejected.last());
 }
 
 #[test]
@@ -107,6 +107,9 @@ fn a_list_that_is_cut_off_in_a_large_member_names_it() {
     answer.truncate(answer.len() - 20);
     let run = world.command(TOOL).env("SERF_RPC_ADDR", scripted_agent(answer)).assert().code(1);
     let line = said(&run).concat();
-    assert!(line.contains("cannot be read; its member 'big' has more than 5 MB: serf force-leave -prune NAME"), "{line}");
+    assert!(
+        line.contains("cannot read its answer; its member 'big' takes more than 5 MB: remove it by serf force-leave -prune NAME"),
+        "{line}"
+    );
     assert_eq!(world.snapshot(), before);
 }

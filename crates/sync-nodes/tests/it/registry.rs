@@ -75,7 +75,7 @@ fn whatever_a_node_s_file_was_replaced_by_the_next_sync_heals_it() {
         let run = sync(&world).success();
         assert_eq!(world.nodes(), ["s1 172.18.0.2", "s2 172.18.0.3"], "{name}");
         assert!(fs::symlink_metadata(world.nodes_dir().join("s2")).unwrap().is_file(), "{name}");
-        assert_eq!(said(&run), ["sync-nodes: s2 172.18.0.3 is there"], "{name}");
+        assert_eq!(said(&run), ["sync-nodes: registered s2 172.18.0.3"], "{name}");
         assert_eq!(world.servers().len(), 2, "{name}");
         assert!(is_precious_there(&world), "{name}");
     }
@@ -104,7 +104,7 @@ fn a_folder_that_is_no_registry_is_left_alone() {
         let run = world.command(TOOL).args(tool).arg("--nodes-dir").arg(&home).write_stdin(MEMBERS).assert().code(1);
         let line = only_line(&run);
         let start =
-            format!("sync-nodes: registry {}: 'letters' is no node file: is --nodes-dir (NODES_DIR) right?", home.display());
+            format!("sync-nodes: registry {}: 'letters' is not a node file: is --nodes-dir (NODES_DIR) right?", home.display());
         assert!(line.starts_with(&start), "{line}");
         assert_eq!(fs::read_dir(&home).unwrap().count(), 2);
         assert!(home.join("letters/old").is_dir() && fs::read(home.join("notes")).unwrap() == b"precious");

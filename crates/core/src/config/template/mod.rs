@@ -159,7 +159,7 @@ fn data_reason(error: &handlebars::RenderError) -> String {
         _ => String::new(),
     };
     match error.reason() {
-        RenderErrorReason::MissingVariable(Some(name)) => format!("{place}there is no name {}", Quoted(name)),
+        RenderErrorReason::MissingVariable(Some(name)) => format!("{place}unknown name {}", Quoted(name)),
         reason => format!("{place}{reason}"),
     }
 }

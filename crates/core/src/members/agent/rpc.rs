@@ -48,19 +48,19 @@ pub enum SerfError {
         address: String,
     },
     /// What it said is not Serf's protocol, or was cut off.
-    #[error("serf agent at {address}: its answer cannot be read")]
+    #[error("serf agent at {address}: cannot read its answer")]
     Nonsense {
         /// Where it is.
         address: String,
     },
     /// It has more members than anybody can have.
-    #[error("serf agent at {address}: its member list is too long to be kept: some hundred thousand members")]
+    #[error("serf agent at {address}: its member list is too long: it has hundreds of thousands of members")]
     Flood {
         /// Where it is.
         address: String,
     },
     /// One of the above, and there is a member that is likely to be the cause.
-    #[error("{cause}; its member {name} has more than {megabytes} MB: serf force-leave -prune NAME takes it out", name = Quoted(.name), megabytes = .bytes >> 20)]
+    #[error("{cause}; its member {name} takes more than {megabytes} MB: remove it by serf force-leave -prune NAME", name = Quoted(.name), megabytes = .bytes >> 20)]
     Large {
         /// What happened.
         cause: String,
@@ -199,7 +199,7 @@ fn setting(name: &str) -> Option<String> {
 }
 
 fn connect(address: &str) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(ErrorKind::InvalidInput, "this is no address");
+    let mut last = io::Error::new(ErrorKind::InvalidInput, "not an address");
     for candidate in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&candidate, LIMIT) {
             Ok(stream) => {
