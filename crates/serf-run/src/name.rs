@@ -37,7 +37,7 @@ pub(crate) fn numbered(name: &str, dir: &Path) -> String {
 
 /// The agent starts anew: whether its name is accepted is not known any more.
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
-    lb_core::os::atomic_file::remove_if_there(&dir.join(ACCEPTED)).map(drop)
+    lb_core::os::atomic_file::remove_if_exists(&dir.join(ACCEPTED)).map(drop)
 }
 
 /// Answers the query: reads a name on standard input and prints the address by which the local agent knows it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lb_core::members::MemberList;
-use lb_core::os::atomic_file::{remove_if_there, replace};
+use lb_core::os::atomic_file::{remove_if_exists, replace};
 use lb_core::registry::reconcile::Absent;
 use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool, deadline};
@@ -84,7 +84,7 @@ impl Blind {
     /// A failure to write it is ignored.
     fn note(&self, list: &Result<MemberList>) {
         let _ = match list {
-            Ok(_) => remove_if_there(&self.0).map(drop),
+            Ok(_) => remove_if_exists(&self.0).map(drop),
             Err(error) => replace(&self.0, format!("no member list: {error:#}\n").as_bytes(), 0o644),
         };
     }

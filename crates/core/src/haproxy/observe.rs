@@ -10,7 +10,7 @@ use nix::unistd::getppid;
 use crate::haproxy::ProcessOptions;
 use crate::haproxy::last_applied::{LastApplied, ProcessId, Reader, record_path};
 use crate::haproxy::{self, EarlySession, HaproxyError, Session};
-use crate::os::atomic_file::remove_if_there;
+use crate::os::atomic_file::remove_if_exists;
 
 /// What a worker is asked for the servers that it has.
 pub(crate) const SERVERS: &str = "show servers state";
@@ -79,6 +79,6 @@ pub(crate) fn record_start(options: &ProcessOptions, text: String) {
 pub(crate) fn discard_start(options: &ProcessOptions) {
     let path = record_path(&options.master_socket);
     if matches!(LastApplied::load(&path), Some((Reader::Master(_), _))) {
-        let _ = remove_if_there(&path);
+        let _ = remove_if_exists(&path);
     }
 }

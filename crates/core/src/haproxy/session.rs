@@ -13,7 +13,7 @@ use nix::sys::time::TimeVal;
 
 use super::HaproxyError;
 use crate::haproxy::last_applied::{ProcessId, Reader};
-use crate::os::permissions::refuse_file;
+use crate::os::permissions::check_file;
 
 /// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
 const LARGEST: usize = 16 << 20;
@@ -33,7 +33,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, or tells `None` when nobody listens there. An answer may take as long as `limit`.
     pub(super) fn open(path: &Path, limit: Duration) -> Result<Option<Self>, HaproxyError> {
-        match refuse_file(path).and_then(|()| connect(path, limit)) {
+        match check_file(path).and_then(|()| connect(path, limit)) {
             Ok(stream) => Ok(Some(Self { path: path.to_owned(), stream, limit })),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(source) => Err(HaproxyError::Socket { path: path.to_owned(), source }),

@@ -1,4 +1,4 @@
-//! Files that are wholly old or wholly new, whatever happens.
+//! Atomic replacement of files: a reader sees the old or the new content, never a part of it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Name of the temporary file in each folder.
-pub(crate) const TEMPORARY: &str = ".new";
+/// Name of the temporary file in each directory.
+pub(crate) const TEMP_NAME: &str = ".new";
 
-/// New content of a file, written beside it and not yet in its place.
+/// New content of a file, written next to it and not yet in its place.
 ///
-/// Dropped without [`Staged::commit`], it leaves no trace. One writer at a time: the caller holds the lock.
-/// The content is not synced to the disk: the cluster can rebuild all state that is kept here.
+/// If dropped without [`Staged::commit`], the temporary file is removed. Only one process may write at a time, so the
+/// caller holds the lock. The content is not synced to disk, because the cluster can rebuild all of it.
 #[derive(Debug)]
 pub struct Staged {
     target: PathBuf,
@@ -21,18 +21,18 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Writes `content`, piece by piece, to a temporary file in the directory of `target`, with permissions `mode` whatever
+    /// Writes the pieces of `content` to a temporary file in the directory of `target`, with permissions `mode` whatever
     /// the umask.
     ///
-    /// The temporary's name is `.new`, so that what a killed writer left behind is replaced by the next one and
-    /// never adds up; a name that begins with a dot is never taken for a node.
+    /// The temporary file is always called `.new`, so that the next writer replaces what a killed one left behind. The
+    /// leading dot keeps it from being taken for a node.
     ///
     /// # Errors
-    /// Those of the file system; no temporary file is left then.
+    /// I/O errors; no temporary file is left behind.
     pub fn write(target: &Path, content: &[&[u8]], mode: u32) -> io::Result<Self> {
-        let temporary = target.with_file_name(TEMPORARY);
+        let temporary = target.with_file_name(TEMP_NAME);
         clear(&temporary)?;
-        // `create_new` never follows a link that somebody put there.
+        // `create_new` does not follow a link in its place.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let staged = Self { target: target.to_owned(), temporary, committed: false };
         content.iter().try_for_each(|piece| file.write_all(piece))?;
@@ -40,10 +40,10 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Puts the new content in the place of the old in one step.
+    /// Replaces the old content with the new in one step.
     ///
     /// # Errors
-    /// Those of the file system; the old content stays then.
+    /// I/O errors; the old content stays.
     pub fn commit(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.target)?;
         self.committed = true;
@@ -54,31 +54,31 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.committed {
-            // Nothing more can be done about it here, and the next writer replaces the file.
+            // Best effort: the next writer replaces the file.
             let _ = fs::remove_file(&self.temporary);
         }
     }
 }
 
-/// Makes way for a temporary file, whatever is there.
+/// Removes whatever is in the place of the temporary file.
 fn clear(temporary: &Path) -> io::Result<()> {
-    match remove_if_there(temporary) {
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => make_way(temporary),
+    match remove_if_exists(temporary) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => remove_or_set_aside(temporary),
         result => result.map(drop),
     }
 }
 
-/// Makes way where a folder stands: an empty one is removed, one with anything in it becomes `.<name>.aside`.
+/// Removes an empty directory, and renames any other to `.<name>.aside`.
 ///
 /// # Errors
-/// Those of the file system, also when there is such a folder with anything in it already.
-pub(crate) fn make_way(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir(folder) {
+/// I/O errors, including a non-empty `.<name>.aside` that exists already.
+pub(crate) fn remove_or_set_aside(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
             let mut aside = OsString::from(".");
-            aside.push(folder.file_name().unwrap_or_default());
+            aside.push(directory.file_name().unwrap_or_default());
             aside.push(".aside");
-            fs::rename(folder, folder.with_file_name(aside))
+            fs::rename(directory, directory.with_file_name(aside))
         }
         result => result,
     }
@@ -87,16 +87,16 @@ pub(crate) fn make_way(folder: &Path) -> io::Result<()> {
 /// Replaces the content of `target` in one step.
 ///
 /// # Errors
-/// Those of the file system; the old content stays then.
+/// I/O errors; the old content stays.
 pub fn replace(target: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     Staged::write(target, &[content], mode)?.commit()
 }
 
-/// Removes a file, and says whether it was there.
+/// Removes a file; returns whether it existed.
 ///
 /// # Errors
-/// Those of the file system, except that there is no such file.
-pub fn remove_if_there(path: &Path) -> io::Result<bool> {
+/// I/O errors, except for a missing file.
+pub fn remove_if_exists(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -1,4 +1,4 @@
-//! Other programs, run with an argument list and a time limit.
+//! Running other programs with a time limit.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Largest output that is kept, in bytes.
-const LARGEST: u64 = 1 << 20;
+/// Maximum size of an output in bytes; the rest is dropped.
+const MAX_OUTPUT: u64 = 1 << 20;
 
-/// Why a program gave no usable answer.
+/// Why a program could not be run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    /// There is no such program.
+    /// The program does not exist.
     #[error("{program} is not installed")]
     Missing {
         /// Its name.
         program: String,
     },
-    /// It could not be started or read.
+    /// It could not be started, fed or waited for.
     #[error("run {program}")]
     Io {
         /// Its name.
         program: String,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// It took too long and was killed.
@@ -33,30 +33,30 @@ pub enum ProgramError {
     TimedOut {
         /// Its name.
         program: String,
-        /// The time that it had.
+        /// The time limit.
         limit: Duration,
     },
 }
 
-/// What a program did.
+/// The result of a program that has ended.
 #[derive(Debug)]
-pub struct Answer {
-    /// How it ended.
+pub struct Output {
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it printed on standard output.
+    /// What it wrote to standard output.
     pub stdout: String,
-    /// What it printed on standard error.
+    /// What it wrote to standard error.
     pub stderr: String,
 }
 
-/// Runs a program to its end with `input` on its standard input, and kills it when it takes longer than `limit`.
+/// Runs a program with `input` on its standard input, and kills it if it takes longer than `limit`.
 ///
-/// Input and outputs are files in memory: nobody has to feed or to read the program while it runs, so no thread is
-/// needed, and one that closes its outputs and goes on, or leaves a child behind, is not waited for any longer.
+/// Input and outputs are files in memory. So no thread has to feed or drain the program, and a child that it leaves behind
+/// with an open output is not waited for.
 ///
 /// # Errors
-/// [`ProgramError`]; that it ends with a failure is no error here, but told in the [`Answer`].
-pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Result<Answer, ProgramError> {
+/// [`ProgramError`]. A non-zero exit is not an error; see [`Output::status`].
+pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Result<Output, ProgramError> {
     let io_error = |source: io::Error| ProgramError::Io { program: program.to_owned(), source };
     let memory = |content: &str| in_memory(content).map_err(io_error);
     let (stdin, stdout, stderr) = (memory(input)?, memory("")?, memory("")?);
@@ -69,9 +69,9 @@ pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> R
             },
         )?;
     match wait(&mut child, limit) {
-        Ok(Some(status)) => Ok(Answer { status, stdout: text(stdout), stderr: text(stderr) }),
+        Ok(Some(status)) => Ok(Output { status, stdout: text(stdout), stderr: text(stderr) }),
         result => {
-            // It may have just ended by itself; `wait` reaps it either way.
+            // It may have ended in the meantime; `wait` reaps it either way.
             let _ = child.kill();
             let _ = child.wait();
             Err(result.err().map_or_else(|| ProgramError::TimedOut { program: program.to_owned(), limit }, io_error))
@@ -79,7 +79,7 @@ pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> R
     }
 }
 
-/// The status of a child that ends in time.
+/// Waits for a child; `None` if it does not end in time.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(500);
@@ -93,7 +93,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// A file that is nowhere but in memory, to be read from its beginning.
+/// A file in memory with this content, positioned at its start.
 fn in_memory(content: &str) -> io::Result<File> {
     let mut file = File::from(memfd_create("program", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(content.as_bytes())?;
@@ -101,11 +101,11 @@ fn in_memory(content: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// What was written to an output, as far as anybody would read it.
+/// The beginning of an output, as text.
 fn text(mut output: File) -> String {
     let mut bytes = Vec::new();
-    // What was read before an error is still worth showing.
-    let _ = output.rewind().and_then(|()| output.take(LARGEST).read_to_end(&mut bytes));
+    // Whatever was read before an error is still worth showing.
+    let _ = output.rewind().and_then(|()| output.take(MAX_OUTPUT).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

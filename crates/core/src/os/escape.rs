@@ -1,12 +1,12 @@
-//! Untrusted text made safe to print.
+//! Printing untrusted text.
 
 use std::fmt;
 
-/// Longest piece of untrusted text that a message repeats, in characters.
-const SHOWN: usize = 64;
+/// Maximum length of untrusted text in a message, in characters.
+const MAX_CHARS: usize = 64;
 
-/// Prints untrusted text in single quotes: no control character survives, quotes and backslashes are escaped,
-/// and a long text is cut, so that a hostile name can neither forge a log line nor flood it.
+/// Prints untrusted text in single quotes. Control characters, quotes and backslashes are escaped and long text is cut, so
+/// that a hostile name can neither forge log lines nor flood the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Quoted<'a>(pub &'a str);
 
@@ -14,7 +14,7 @@ impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("'")?;
         let mut chars = self.0.chars();
-        for c in chars.by_ref().take(SHOWN) {
+        for c in chars.by_ref().take(MAX_CHARS) {
             match c {
                 '\'' | '\\' => write!(f, "\\{c}")?,
                 ' '..='~' => write!(f, "{c}")?,
@@ -44,6 +44,6 @@ mod tests {
     #[test]
     fn long_text_is_cut() {
         let shown = Quoted(&"x".repeat(1_000_000)).to_string();
-        assert_eq!(shown.chars().count(), SHOWN + 3);
+        assert_eq!(shown.chars().count(), MAX_CHARS + 3);
     }
 }

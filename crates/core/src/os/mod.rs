@@ -1,5 +1,5 @@
-//! What the system does for us, made safe: files wholly old or wholly new, other programs with a time limit, untrusted
-//! text in messages.
+//! Safe wrappers for the operating system: atomic files, bounded reads, programs with a time limit, permissions, and
+//! escaping.
 
 pub mod atomic_file;
 pub mod command;

@@ -1,5 +1,5 @@
-//! Places that everybody on the machine may write to: whoever can change the template, the registry or a socket's folder
-//! controls HAProxy, so nothing there is used.
+//! Protection against world-writable paths: anyone who can change the template, the registry or the directory of a socket
+//! controls HAProxy, so such paths are not used.
 
 use std::fs::metadata;
 use std::io;
@@ -8,49 +8,50 @@ use std::path::Path;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-/// Permission of everybody to write (inode(7)).
-const WRITABLE: u32 = 0o002;
-/// In such a folder only a file's owner can rename or remove it (inode(7)).
+/// Permission bit: anyone may write (inode(7)).
+const WORLD_WRITABLE: u32 = 0o002;
+/// Permission bit of a directory: only the owner of a file may rename or remove it (inode(7)).
 const STICKY: u32 = 0o1000;
 
-/// Refuses a folder in which everybody may replace the files of others.
+/// Checks that a directory is not one in which anyone may replace the files of others.
 ///
 /// # Errors
-/// [`io::ErrorKind::PermissionDenied`] with the way out. That there is no such folder is for others to tell.
-pub(crate) fn refuse_folder(folder: &Path) -> io::Result<()> {
-    refuse(folder, |mode| mode & WRITABLE != 0 && mode & STICKY == 0)
+/// [`io::ErrorKind::PermissionDenied`], with a message that says how to fix it. A missing directory is reported when it is
+/// opened.
+pub(crate) fn check_directory(directory: &Path) -> io::Result<()> {
+    check(directory, |mode| mode & WORLD_WRITABLE != 0 && mode & STICKY == 0)
 }
 
-/// Refuses a folder, a file or a socket that everybody may write to.
+/// Checks that a directory, file or socket is not world-writable.
 ///
 /// # Errors
-/// Those of [`refuse_folder`].
-pub(crate) fn refuse_any(path: &Path) -> io::Result<()> {
-    refuse(path, |mode| mode & WRITABLE != 0)
+/// As for [`check_directory`].
+pub(crate) fn check_path(path: &Path) -> io::Result<()> {
+    check(path, |mode| mode & WORLD_WRITABLE != 0)
 }
 
-/// Refuses a file that everybody may write to or replace.
+/// Checks that a file or socket is not one that anyone may write to or replace.
 ///
 /// # Errors
-/// Those of [`refuse_folder`].
-pub(crate) fn refuse_file(path: &Path) -> io::Result<()> {
-    refuse_any(path)?;
-    refuse_folder(directory(path))
+/// As for [`check_directory`].
+pub(crate) fn check_file(path: &Path) -> io::Result<()> {
+    check_path(path)?;
+    check_directory(parent_directory(path))
 }
 
-fn refuse(path: &Path, is_public: impl Fn(u32) -> bool) -> io::Result<()> {
-    let is_refused = metadata(path).is_ok_and(|metadata| is_public(metadata.mode()));
-    // What is mounted read-only nobody here can write to, whatever its mode: as a folder of Windows in a container.
-    if !is_refused || statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY)) {
+fn check(path: &Path, is_public: impl Fn(u32) -> bool) -> io::Result<()> {
+    let is_rejected = metadata(path).is_ok_and(|metadata| is_public(metadata.mode()));
+    // A read-only mount cannot be written to, whatever the mode, such as a Windows directory in a container.
+    if !is_rejected || statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY)) {
         return Ok(());
     }
     let reason = "anyone can write to it, and so control HAProxy";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{reason}: chmod o-w {}", path.display())))
 }
 
-/// The directory that a file is in, as it can be opened.
+/// The directory of a file; `.` for a bare name.
 #[must_use]
-pub(crate) fn directory(file: &Path) -> &Path {
+pub(crate) fn parent_directory(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -79,9 +80,9 @@ mod tests {
         ] {
             set(dir.path(), folder_mode);
             set(&file, file_mode);
-            let found = (refuse_folder(dir.path()).is_ok(), refuse_any(dir.path()).is_ok(), refuse_file(&file).is_ok());
+            let found = (check_directory(dir.path()).is_ok(), check_path(dir.path()).is_ok(), check_file(&file).is_ok());
             assert_eq!(found, (folder, any, of_file), "{folder_mode:o} {file_mode:o}");
         }
-        assert!(refuse_file(&dir.path().join("none")).is_ok());
+        assert!(check_file(&dir.path().join("none")).is_ok());
     }
 }

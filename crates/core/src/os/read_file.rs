@@ -1,4 +1,4 @@
-//! Reading files whole that somebody else may have put there.
+//! Reading whole files whose type and size are not known.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -7,35 +7,34 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-/// Largest file that is read, in bytes: the configuration of 10,000 servers has less than 2 MB.
-const LARGEST: u64 = 16 << 20;
+/// Maximum size of a file in bytes; the configuration of 10,000 servers has less than 2 MB.
+const MAX_SIZE: u64 = 16 << 20;
 
-/// Reads a plain file, or what a link to one leads to. A fifo in its place does not block, and no device or sparse file
-/// fills the memory: they are refused.
+/// Reads a regular file, following links. A fifo does not block, and a device or a sparse file does not fill the memory.
 ///
 /// # Errors
-/// Those of the file system, [`io::ErrorKind::InvalidInput`] when it is no plain file or larger than 16 MiB.
+/// I/O errors, and [`io::ErrorKind::InvalidInput`] if it is not a regular file or larger than 16 MiB.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
-    let refused = |reason: &'static str| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    let invalid = |reason: &'static str| io::Error::new(io::ErrorKind::InvalidInput, reason);
     if metadata.is_dir() {
         return Err(nix::errno::Errno::EISDIR.into());
     }
     if !metadata.is_file() {
-        return Err(refused("not a regular file"));
+        return Err(invalid("not a regular file"));
     }
-    // Room for all of it: else it is read in pieces, from 32 bytes on.
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(LARGEST)).unwrap_or(0) + 1);
-    // One byte more tells a file that is too large, also one that grows while it is read.
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST { Err(refused("larger than 16 MiB")) } else { Ok(bytes) }
+    // Without this capacity, `read_to_end` would start with pieces of 32 bytes.
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(MAX_SIZE)).unwrap_or(0) + 1);
+    // One byte more shows that the file is too large, even if it grows while it is read.
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE { Err(invalid("larger than 16 MiB")) } else { Ok(bytes) }
 }
 
-/// The same as text.
+/// Reads a regular file as text.
 ///
 /// # Errors
-/// Those of [`read`], [`io::ErrorKind::InvalidData`] when it is not UTF-8.
+/// As for [`read`], and [`io::ErrorKind::InvalidData`] if it is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::os::permissions::{directory, refuse_folder};
+use crate::os::permissions::{check_directory, parent_directory};
 
 /// How long a tool waits for another one to finish before it gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,9 +53,9 @@ impl Lock {
     /// # Errors
     /// [`LockError`]; the wait for another tool is bounded.
     pub fn take(config: &Path) -> Result<Self, LockError> {
-        let path = directory(config);
+        let path = parent_directory(config);
         let failed = |source| LockError::Io { path: path.to_owned(), source };
-        refuse_folder(path).map_err(failed)?;
+        check_directory(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(200);

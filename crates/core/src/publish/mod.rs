@@ -11,7 +11,7 @@ use crate::haproxy::last_applied::{LastApplied, Reader, record_path};
 use crate::haproxy::observe::{Observation, Process, SERVERS, discard_start, record_start};
 use crate::haproxy::plan::{Action, Command, Plan, plan};
 use crate::haproxy::{self, HaproxyError, Session, parse_servers};
-use crate::os::atomic_file::{Staged, TEMPORARY, remove_if_there, replace};
+use crate::os::atomic_file::{Staged, TEMP_NAME, remove_if_exists, replace};
 use crate::os::command::ProgramError;
 use crate::os::read_file::{read, read_text};
 use crate::registry::{Registry, RegistryError};
@@ -219,7 +219,7 @@ impl<'a> Publisher<'a> {
         let words: Vec<String> = commands.iter().map(ToString::to_string).collect();
         let answers = process.session.ask_all(&words).inspect_err(|_| {
             // What was carried out is not known: the next run reloads.
-            let _ = remove_if_there(&self.record());
+            let _ = remove_if_exists(&self.record());
         })?;
         self.timings.lap("apply");
         let (mut done, mut leaving) = (Vec::new(), BTreeSet::new());
@@ -279,7 +279,7 @@ impl<'a> Publisher<'a> {
     fn put_back(&self, target: &Target) {
         let _ = match &target.old {
             Some(old) => replace(&self.options.config, old.as_bytes(), MODE),
-            None => remove_if_there(&self.options.config).map(drop),
+            None => remove_if_exists(&self.options.config).map(drop),
         };
     }
 
@@ -287,7 +287,7 @@ impl<'a> Publisher<'a> {
     fn settle(&self) {
         if self.is_half_applied {
             // The error that led here is the one to report; what fails here as well is mended by the next run.
-            let _ = remove_if_there(&self.record());
+            let _ = remove_if_exists(&self.record());
             let _ = haproxy::reload(&self.options.master_socket);
         }
     }
@@ -358,7 +358,7 @@ impl<'a> Publisher<'a> {
             outcome.generation = Stats::update(&path, |stats| stats.add(&outcome)).generation();
         } else {
             // Where nothing is written, nothing else takes away what a writer that was killed has left.
-            let _ = remove_if_there(&path.with_file_name(TEMPORARY));
+            let _ = remove_if_exists(&path.with_file_name(TEMP_NAME));
         }
         Ok(outcome)
     }

@@ -12,9 +12,9 @@ use nix::sys::stat::Mode;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::node::{Node, NodeName};
-use crate::os::atomic_file::{make_way, remove_if_there, replace};
+use crate::os::atomic_file::{remove_if_exists, remove_or_set_aside, replace};
 use crate::os::escape::Quoted;
-use crate::os::permissions::refuse_any;
+use crate::os::permissions::check_path;
 
 pub mod reconcile;
 
@@ -84,7 +84,7 @@ impl Registry {
     /// [`RegistryError::List`] when the directory itself cannot be read, [`RegistryError::Read`] when a file cannot.
     pub fn read(directory: &Path) -> Result<Self, RegistryError> {
         let failed = |source| RegistryError::List { path: directory.to_owned(), source };
-        refuse_any(directory).map_err(failed)?;
+        check_path(directory).map_err(failed)?;
         // Each file is opened from here: the system need not find the way to the directory for each.
         let opened = File::open(directory).map_err(failed)?;
         let mut registry = Self::empty(directory);
@@ -154,7 +154,7 @@ impl Registry {
         let line = format!("{node}\n");
         self.mark()?;
         let written = replace(&path, line.as_bytes(), 0o644).or_else(|error| match error.kind() {
-            io::ErrorKind::IsADirectory => make_way(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
+            io::ErrorKind::IsADirectory => remove_or_set_aside(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
             _ => Err(error),
         });
         written.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
@@ -172,8 +172,8 @@ impl Registry {
         if path.symlink_metadata().is_ok() {
             self.mark()?;
         }
-        let removed = remove_if_there(&path).or_else(|error| match error.kind() {
-            io::ErrorKind::IsADirectory => make_way(&path).map(|()| true),
+        let removed = remove_if_exists(&path).or_else(|error| match error.kind() {
+            io::ErrorKind::IsADirectory => remove_or_set_aside(&path).map(|()| true),
             _ => Err(error),
         });
         let removed = removed.map_err(|source| RegistryError::Write { path: path.clone(), source })?;

@@ -32,7 +32,7 @@ pub fn wake(pipe: &Path) -> bool {
 /// # Errors
 /// Those of the file system.
 pub fn listen(pipe: &Path) -> io::Result<File> {
-    crate::os::atomic_file::remove_if_there(pipe)?;
+    crate::os::atomic_file::remove_if_exists(pipe)?;
     nix::unistd::mkfifo(pipe, Mode::S_IRUSR | Mode::S_IWUSR)?;
     // Open for writing too, so that it never reads as ended when a handler closes it.
     OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(pipe)

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::node::{Address, Node, Port, Weight};
 use crate::os::escape::Quoted;
-use crate::os::permissions::refuse_file;
+use crate::os::permissions::check_file;
 use crate::os::read_file::read_text;
 
 mod literal;
@@ -89,7 +89,7 @@ impl Template {
     /// # Errors
     /// [`RenderError::Read`].
     pub fn load(path: &Path) -> Result<Self, RenderError> {
-        let text = refuse_file(path)
+        let text = check_file(path)
             .and_then(|()| read_text(path))
             .map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
         let literal = Literal::parse(&text);
