@@ -58,7 +58,7 @@ impl Tool for BundleLog {
         &self.run_options
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_unlimited(&self) -> bool {
         true
     }
 }

@@ -71,7 +71,7 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     let config = &tool.options.process.config;
     if tool.stdout || tool.check || tool.diff {
         let rendering = Candidate::read(&tool.options.render, settings)?;
-        reporter.skipped(rendering.skipped());
+        reporter.skipped_files(rendering.skipped());
         let text = rendering.text()?;
         if tool.check {
             haproxy::check(&text, config)?;

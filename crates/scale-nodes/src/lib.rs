@@ -85,7 +85,7 @@ impl Tool for ScaleNodes {
         &self.run_options
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_unlimited(&self) -> bool {
         true
     }
 }
@@ -188,7 +188,7 @@ pub fn run(tool: &ScaleNodes, reporter: &Reporter) -> Result<Exit> {
     loop {
         let looked = tool.look();
         let trouble = looked.as_ref().err().map(|error| format!("nothing can be decided: {error:#}"));
-        reporter.complain("look", trouble.into_iter().collect());
+        reporter.log_new("look", trouble.into_iter().collect());
         if let Ok(figures) = looked {
             let decision = decider.decide(began.elapsed(), &figures);
             idle.note(&decision, reporter);

@@ -95,14 +95,14 @@ pub struct SerfRun {
 impl Tool for SerfRun {
     const NAME: &'static str = "serf-run";
     /// An empty role is refused, since the image has another one than the default; empty names join nobody.
-    const EMPTY_COUNTS: &'static [&'static str] = &["role", "join"];
+    const ALLOW_EMPTY: &'static [&'static str] = &["role", "join"];
 
     fn run_options(&self) -> &RunOptions {
         &self.run_options
     }
 
     /// The service beside it may take its time to start.
-    fn goes_on(&self) -> bool {
+    fn is_unlimited(&self) -> bool {
         !(self.check_ready || self.check_name || self.tell_address)
     }
 }

@@ -85,7 +85,7 @@ impl Tool for ShowNodes {
         &self.run_options
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_unlimited(&self) -> bool {
         self.watch.is_some()
     }
 }
@@ -126,7 +126,7 @@ impl ShowNodes {
     fn look(&self, containers: &mut Containers) -> View {
         let mut states = States::read(&self.options);
         let list = states.members.as_ref().map_err(Clone::clone);
-        let list = list.and_then(|members| Ok(MemberList::of(members, &self.role.gate().map_err(told)?)));
+        let list = list.and_then(|members| Ok(MemberList::of(members, &self.role.admission().map_err(told)?)));
         // Without it, there is no telling which members are nodes.
         let list = list.map_err(|reason| states.members = Err(reason)).ok();
         let nodes = Nodes::of(&states, list.as_ref(), &self.role.role, self.options.render.port, containers);

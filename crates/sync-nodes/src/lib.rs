@@ -20,7 +20,7 @@ use lb_core::publish::publish;
 use lb_core::publish::stats::record_sync;
 use lb_core::registry::reconcile::{Absent, Change, reconcile};
 use lb_core::tool::RunOptions;
-use lb_core::tool::handler::too_many;
+use lb_core::tool::handler::over_limit;
 use lb_core::tool::reporter::{REJECTED, Reporter};
 use lb_core::tool::{Exit, Tool, after_help};
 
@@ -73,7 +73,7 @@ impl Tool for SyncNodes {
         &self.run_options
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_unlimited(&self) -> bool {
         self.follow || !self.wait.is_zero()
     }
 }
@@ -105,17 +105,17 @@ impl SyncNodes {
     }
 
     fn list(&self) -> Result<MemberList> {
-        let gate = self.role.gate()?;
+        let admission = self.role.admission()?;
         let list = match self.from.as_deref() {
-            None => MemberList::of(&agent::members()?, &gate),
+            None => MemberList::of(&agent::members()?, &admission),
             Some(path) if path.as_os_str() == "-" => {
                 let mut json = String::new();
                 io::stdin().read_to_string(&mut json).context("read standard input")?;
-                MemberList::parse(&json, &gate).context("standard input is not a member list")?
+                MemberList::parse(&json, &admission).context("standard input is not a member list")?
             }
             Some(path) => {
                 let json = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-                MemberList::parse(&json, &gate).with_context(|| format!("{} is not a member list", path.display()))?
+                MemberList::parse(&json, &admission).with_context(|| format!("{} is not a member list", path.display()))?
             }
         };
         ensure!(list.members > 0, "the member list has no member at all, not even its own agent");
@@ -126,17 +126,17 @@ impl SyncNodes {
     fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
         let lock = Lock::take(&self.options.process.config)?;
         let mut rejected = false;
-        let mut came = BTreeSet::new();
+        let mut arrived = BTreeSet::new();
         let published = publish(&self.options, &lock, |registry| {
             let change = reconcile(registry, list, absent, self.role.max_nodes)?;
             rejected = self.say(&change, list, reporter);
-            came = change.came;
+            arrived = change.arrived;
             Ok(())
         })?;
         reporter.published(&published, cause);
         record_sync(&self.options.process.master_socket);
         drop(lock);
-        name_containers(&came, list, reporter);
+        name_containers(&arrived, list, reporter);
         Ok(if rejected || !published.excluded.is_empty() { Exit::Rejected } else { Exit::Done })
     }
 
@@ -151,15 +151,15 @@ impl SyncNodes {
         if list.rejected.len() > MAX_LOGGED {
             rejected.insert(format!("{} more members rejected", list.rejected.len() - MAX_LOGGED));
         }
-        if change.too_many > 0 {
-            rejected.insert(too_many(change.too_many, self.role.max_nodes));
+        if change.over_limit > 0 {
+            rejected.insert(over_limit(change.over_limit, self.role.max_nodes));
         }
         let is_rejected = !rejected.is_empty();
-        reporter.complain("members", rejected);
-        for node in change.put.iter().filter_map(|name| list.nodes.get(name)) {
+        reporter.log_new("members", rejected);
+        for node in change.registered.iter().filter_map(|name| list.nodes.get(name)) {
             reporter.registered(node);
         }
-        for name in &change.removed {
+        for name in &change.unregistered {
             reporter.unregistered(name);
         }
         is_rejected
@@ -167,8 +167,8 @@ impl SyncNodes {
 }
 
 /// Logs the containers of new nodes, because Docker forgets the name of a container once it is gone.
-fn name_containers(came: &BTreeSet<NodeName>, list: &MemberList, reporter: &Reporter) {
-    let nodes = || came.iter().filter_map(|name| list.nodes.get(name));
+fn name_containers(arrived: &BTreeSet<NodeName>, list: &MemberList, reporter: &Reporter) {
+    let nodes = || arrived.iter().filter_map(|name| list.nodes.get(name));
     let mut containers = Containers::for_service();
     containers.find(nodes().map(|node| node.address.ip()));
     for node in nodes() {

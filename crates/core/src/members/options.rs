@@ -24,7 +24,7 @@ impl RoleOptions {
     ///
     /// # Errors
     /// [`NetworksError`].
-    pub fn gate(&self) -> Result<Admission, NetworksError> {
+    pub fn admission(&self) -> Result<Admission, NetworksError> {
         Admission::new(&self.role, &self.node_networks)
     }
 }

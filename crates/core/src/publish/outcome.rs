@@ -50,7 +50,7 @@ pub struct Outcome {
     /// What was done to the process.
     pub applied: Applied,
     /// Registry files that are no node, with the reasons.
-    pub skipped: Vec<(PathBuf, String)>,
+    pub skipped_files: Vec<(PathBuf, String)>,
     /// Nodes that are left out because HAProxy would refuse the whole with them, in its words.
     pub excluded: BTreeMap<NodeName, String>,
     /// The servers that it was about.
@@ -70,7 +70,7 @@ impl Outcome {
 
     /// Adds what is not in the file, and why.
     pub(super) fn with_left_out(mut self, candidate: Candidate) -> Self {
-        (self.skipped, self.excluded) = candidate.into_skipped();
+        (self.skipped_files, self.excluded) = candidate.into_skipped();
         self
     }
 

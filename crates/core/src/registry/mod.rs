@@ -1,4 +1,4 @@
-//! The registry: a directory with one file a node, as the lab has it.
+//! The registry: a directory with one file per node.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,10 +18,10 @@ use crate::os::permissions::check_path;
 
 pub mod reconcile;
 
-/// Longest node file that is read, in bytes; the longest valid line has about 240.
-const LONGEST: usize = 1024;
-/// A hidden file that says that the folder is a registry: what is no node file in there may be replaced and removed.
-const MARK: &str = ".registry";
+/// Maximum size of a node file in bytes; the longest valid line has about 240.
+const MAX_SIZE: usize = 1024;
+/// Hidden file that marks a directory as a registry, in which other files may be replaced and removed.
+const MARKER: &str = ".registry";
 
 /// Why the registry could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -31,20 +31,20 @@ pub enum RegistryError {
     List {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// A node's file cannot be read, so that it is not known whether it is one.
+    /// A file cannot be read, so it is unknown whether it is a node's.
     #[error("read {path}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The folder is somebody else's: it holds what is no node file, and was never a registry.
+    /// The directory is not a registry: it has other files, and no marker.
     #[error(
-        "registry {path}: {other} is not a node file: is --nodes-dir (NODES_DIR) right? To use this directory as the registry, touch {path}/{MARK}",
+        "registry {path}: {other} is not a node file: is --nodes-dir (NODES_DIR) right? To use this directory as the registry, touch {path}/{MARKER}",
         path = path.display(),
         other = Quoted(other)
     )]
@@ -59,16 +59,16 @@ pub enum RegistryError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// A directory with one file a node, as it was read. What is changed here is changed there. Whoever changes it holds the
-/// [`Lock`](crate::publish::lock::Lock) since before it was read.
+/// The nodes in a directory with one file per node. Changes are written to the directory at once. To change it, hold the
+/// [`Lock`](crate::publish::lock::Lock) from before it is read.
 ///
-/// The first change marks the directory as a registry, for which it must have nothing but node files. What stands in the
-/// way of a node in a marked one is replaced; no folder is removed with anything in it.
+/// The first change marks the directory as a registry, which fails if it has files that are not a node's. In a marked
+/// directory anything in the place of a node is replaced, and a non-empty directory is renamed.
 #[derive(Debug)]
 pub struct Registry {
     directory: PathBuf,
@@ -78,17 +78,17 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads all nodes. What is no valid node file is passed over with a reason: one bad file does not hide the others.
+    /// Reads all nodes. An invalid file is skipped with a reason, and does not hide the others.
     ///
     /// # Errors
-    /// [`RegistryError::List`] when the directory itself cannot be read, [`RegistryError::Read`] when a file cannot.
+    /// [`RegistryError::List`] if the directory cannot be read, [`RegistryError::Read`] if a file cannot.
     pub fn read(directory: &Path) -> Result<Self, RegistryError> {
         let failed = |source| RegistryError::List { path: directory.to_owned(), source };
         check_path(directory).map_err(failed)?;
-        // Each file is opened from here: the system need not find the way to the directory for each.
+        // Opening each file relative to this saves the system a path lookup.
         let opened = File::open(directory).map_err(failed)?;
         let mut registry = Self::empty(directory);
-        registry.is_marked = directory.join(MARK).symlink_metadata().is_ok();
+        registry.is_marked = directory.join(MARKER).symlink_metadata().is_ok();
         for entry in entries(directory).map_err(failed)? {
             let node = match entry.file_type().is_file() {
                 true => read_node(&opened, entry.file_name()),
@@ -97,55 +97,55 @@ impl Registry {
             match node {
                 Ok(node) => drop(registry.nodes.insert(node.name.clone(), node)),
                 Err(ReadError::Content(reason)) => registry.skipped.push((entry.into_path(), reason)),
-                // A person has removed it just now.
+                // It was removed just now.
                 Err(ReadError::System(source)) if source.kind() == io::ErrorKind::NotFound => {}
-                // It may be the best of nodes: that the system has no file or no disk for us is not its fault.
+                // It may be a valid node, so a system error is not a reason to skip it.
                 Err(ReadError::System(source)) => return Err(RegistryError::Read { path: entry.into_path(), source }),
             }
         }
         Ok(registry)
     }
 
-    /// A registry without any node, whose directory need not be there.
+    /// A registry without nodes; the directory need not exist.
     #[must_use]
     pub fn empty(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new(), is_marked: false }
     }
 
-    /// The nodes by name.
+    /// The nodes, by name.
     #[must_use]
     pub fn nodes(&self) -> &BTreeMap<NodeName, Node> {
         &self.nodes
     }
 
-    /// Files that are no node, each with the reason why it was passed over.
+    /// Skipped files, with the reasons.
     #[must_use]
     pub fn skipped(&self) -> &[(PathBuf, String)] {
         &self.skipped
     }
 
-    /// How many files there are, nodes or not.
+    /// Number of files, whether valid or not.
     #[must_use]
     pub fn count(&self) -> usize {
         self.nodes.len() + self.skipped.len()
     }
 
-    /// Whether there is a file for this node, valid or not.
+    /// Whether the node has a file, valid or not.
     #[must_use]
     pub fn has(&self, name: &NodeName) -> bool {
         self.nodes.contains_key(name) || self.skipped.iter().any(|(path, _)| path.ends_with(name.as_str()))
     }
 
-    /// All names for which there is a file, a node's or not.
+    /// Names of all files that a node could have, whether valid or not.
     pub fn names(&self) -> impl Iterator<Item = NodeName> {
         let skipped = self.skipped.iter().filter_map(|(path, _)| path.file_name()?.to_str()?.parse().ok());
         self.nodes.keys().cloned().chain(skipped)
     }
 
-    /// Registers a node; says whether that changed anything.
+    /// Registers a node; returns whether that changed anything.
     ///
     /// # Errors
-    /// [`RegistryError::Write`], [`RegistryError::Foreign`]; the node's old file stays then.
+    /// [`RegistryError::Write`] or [`RegistryError::Foreign`]; the node's old file stays.
     pub fn put(&mut self, node: &Node) -> Result<bool, RegistryError> {
         if self.nodes.get(&node.name) == Some(node) {
             return Ok(false);
@@ -163,10 +163,10 @@ impl Registry {
         Ok(true)
     }
 
-    /// Unregisters a node; says whether it was there.
+    /// Unregisters a node; returns whether it was registered.
     ///
     /// # Errors
-    /// [`RegistryError::Write`], [`RegistryError::Foreign`]; the node stays then.
+    /// [`RegistryError::Write`] or [`RegistryError::Foreign`]; the node stays registered.
     pub fn remove(&mut self, name: &NodeName) -> Result<bool, RegistryError> {
         let path = self.directory.join(name.as_str());
         if path.symlink_metadata().is_ok() {
@@ -182,8 +182,8 @@ impl Registry {
         Ok(removed)
     }
 
-    /// Before the first change: marks the directory as a registry, unless it has what could be lost by that. What has a
-    /// name that no node has is never touched.
+    /// Marks the directory as a registry before the first change, unless it has files that could be lost. Files with a name
+    /// that no node can have are never touched.
     fn mark(&mut self) -> Result<(), RegistryError> {
         if self.is_marked {
             return Ok(());
@@ -192,7 +192,7 @@ impl Registry {
         if let Some(other) = others.find(|name| name.parse::<NodeName>().is_ok()) {
             return Err(RegistryError::Foreign { path: self.directory.clone(), other: other.to_owned() });
         }
-        let path = self.directory.join(MARK);
+        let path = self.directory.join(MARKER);
         match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => return Err(RegistryError::Write { path, source }),
             _ => self.is_marked = true,
@@ -201,41 +201,41 @@ impl Registry {
     }
 }
 
-/// What is in a directory, by name, without hidden files.
+/// The entries of a directory except hidden ones, sorted by name.
 fn entries(directory: &Path) -> io::Result<Vec<DirEntry>> {
     let is_visible = |entry: &DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
-    // They differ in their names only; to take these out of the paths would cost more than to compare the whole.
+    // Only the names differ, but extracting them costs more than comparing the whole paths.
     let order = |a: &DirEntry, b: &DirEntry| a.path().as_os_str().cmp(b.path().as_os_str());
     let entries = WalkDir::new(directory).min_depth(1).max_depth(1).sort_by(order).into_iter();
     let visible = entries.filter(|entry| entry.as_ref().map_or(true, is_visible)).collect::<Result<_, _>>();
-    // The only error without one of the system is a loop of links, and none is followed.
+    // Only a loop of links gives an error without an I/O error, and links are not followed.
     visible.map_err(|error| error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into()))
 }
 
-/// Why a file gives no node.
+/// Why a file is not a node.
 enum ReadError {
-    /// The system did not let us read it.
+    /// It cannot be read.
     System(io::Error),
-    /// It was read, and is no node's.
+    /// Its content is not that of a node.
     Content(String),
 }
 
 /// Reads one node file.
 fn read_node(directory: &File, name: &OsStr) -> Result<Node, ReadError> {
     let mut file = open_node(directory, name).map_err(ReadError::System)?;
-    // One read: a file that is not there whole, or is longer than the buffer, is no valid line.
-    let mut buffer = [0; LONGEST];
+    // A single read: a file that is incomplete or longer than the buffer is not a valid line.
+    let mut buffer = [0; MAX_SIZE];
     let length = read_once(&mut file, &mut buffer).map_err(ReadError::System)?;
     parse_node(name, buffer.get(..length).unwrap_or_default()).map_err(ReadError::Content)
 }
 
-/// Opens one node file. A link is not followed, a fifo does not block.
+/// Opens one node file. Links are not followed, and a fifo does not block.
 fn open_node(directory: &File, name: &OsStr) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     Ok(File::from(openat(directory, name, flags, Mode::empty())?))
 }
 
-/// Reads what one read gives, again only when a signal came in between.
+/// Reads once, and again only if a signal interrupted it.
 fn read_once(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match input.read(buffer) {
@@ -246,8 +246,8 @@ fn read_once(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 fn parse_node(name: &OsStr, line: &[u8]) -> Result<Node, String> {
-    if line.len() >= LONGEST {
-        return Err(format!("longer than {LONGEST} bytes"));
+    if line.len() >= MAX_SIZE {
+        return Err(format!("longer than {MAX_SIZE} bytes"));
     }
     let line = std::str::from_utf8(line).map_err(|error| error.to_string())?;
     let node: Node = line.parse().map_err(|error: crate::node::NodeError| error.to_string())?;

@@ -6,59 +6,59 @@ use crate::members::MemberList;
 use crate::node::NodeName;
 use crate::registry::{Registry, RegistryError};
 
-/// What to do with nodes that the member list does not have at all.
+/// What to do with nodes that are missing from the member list.
 ///
-/// An agent that has just started knows only itself, and learns the others when it has joined them; until then, not
-/// to be in its list means nothing.
+/// An agent that has just started knows only itself until it has joined the others. Until then, a missing node means
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
-    /// Remove them.
+    /// Unregister them.
     Remove,
-    /// Keep them, if the list has no other alive member.
+    /// Keep them if the agent is the only alive member.
     KeepWhenAlone,
 }
 
-/// How the registry was changed.
+/// Changes to the registry.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Nodes that are new, or differ from before.
-    pub put: BTreeSet<NodeName>,
-    /// Of these, the ones that are new, or have another address.
-    pub came: BTreeSet<NodeName>,
-    /// Nodes that are no longer there.
-    pub removed: BTreeSet<NodeName>,
-    /// Nodes that are kept although the list does not have them.
+    /// Nodes that are new or differ from before.
+    pub registered: BTreeSet<NodeName>,
+    /// Of these, the ones that are new or have another address.
+    pub arrived: BTreeSet<NodeName>,
+    /// Nodes that were unregistered.
+    pub unregistered: BTreeSet<NodeName>,
+    /// Nodes that are kept although they are missing from the list.
     pub kept: BTreeSet<NodeName>,
-    /// How many nodes were refused because there would be too many.
-    pub too_many: usize,
+    /// Number of nodes that were rejected because of the limit.
+    pub over_limit: usize,
 }
 
-/// Makes the registry equal to the alive nodes of the list, of which there may be `most`: those that are registered
-/// already come before others. Nothing is written where nothing differs. Members that left or failed are removed in any
-/// case. The caller holds the lock.
+/// Makes the registry equal to the alive nodes of the list, up to `max_nodes`; those that are already registered take
+/// precedence. Members that left or failed are always unregistered. A node that does not differ is not written. The caller
+/// holds the lock.
 ///
 /// # Errors
-/// [`RegistryError`]; what was not done then is done by the next sync.
-pub fn reconcile(registry: &mut Registry, list: &MemberList, absent: Absent, most: usize) -> Result<Change, RegistryError> {
+/// [`RegistryError`]. The next sync completes what was not done.
+pub fn reconcile(registry: &mut Registry, list: &MemberList, absent: Absent, max_nodes: usize) -> Result<Change, RegistryError> {
     let mut change = Change::default();
     let keep = absent == Absent::KeepWhenAlone && list.alive <= 1;
-    // What leaves makes room for what comes.
+    // Unregister first, which makes room for new nodes.
     for name in registry.names().filter(|name| !list.nodes.contains_key(name)).collect::<BTreeSet<_>>() {
         if keep && !list.gone.contains(&name) && registry.nodes().contains_key(&name) {
             change.kept.insert(name);
         } else if registry.remove(&name)? {
-            change.removed.insert(name);
+            change.unregistered.insert(name);
         }
     }
     let (known, new): (Vec<_>, Vec<_>) = list.nodes.values().partition(|node| registry.nodes().contains_key(&node.name));
-    let room = most.saturating_sub(change.kept.len() + known.len());
-    change.too_many = new.len().saturating_sub(room);
+    let room = max_nodes.saturating_sub(change.kept.len() + known.len());
+    change.over_limit = new.len().saturating_sub(room);
     for node in known.into_iter().chain(new.into_iter().take(room)) {
-        let is_where_it_was = registry.nodes().get(&node.name).is_some_and(|old| old.address == node.address);
+        let has_same_address = registry.nodes().get(&node.name).is_some_and(|old| old.address == node.address);
         if registry.put(node)? {
-            change.put.insert(node.name.clone());
-            if !is_where_it_was {
-                change.came.insert(node.name.clone());
+            change.registered.insert(node.name.clone());
+            if !has_same_address {
+                change.arrived.insert(node.name.clone());
             }
         }
     }
@@ -100,7 +100,7 @@ mod tests {
         let list = list(&[("s1", "1.1.1.9", "alive"), ("s2", "1.1.1.2", "failed"), ("s4", "1.1.1.4", "alive")]);
         let change = reconcile(&mut registry, &list, Absent::KeepWhenAlone, 9).unwrap();
         assert_eq!(nodes(&dir), ["s1 1.1.1.9", "s4 1.1.1.4"]);
-        assert_eq!((change.put.len(), change.came.len(), change.removed.len()), (2, 2, 3));
+        assert_eq!((change.registered.len(), change.arrived.len(), change.unregistered.len()), (2, 2, 3));
         assert!(!dir.path().join("junk").exists());
         for mut registry in [registry, Registry::read(dir.path()).unwrap()] {
             assert_eq!(reconcile(&mut registry, &list, Absent::Remove, 9).unwrap(), Change::default());
@@ -124,10 +124,10 @@ mod tests {
         let all = ["s1", "s2", "s7", "s9"].map(|name| (name, "1.1.1.1", "alive"));
         let change = reconcile(&mut registry, &list(&all), Absent::Remove, 2).unwrap();
         assert_eq!(nodes(&dir), ["s1 1.1.1.1", "s7 1.1.1.1"]);
-        assert_eq!(change.too_many, 2);
+        assert_eq!(change.over_limit, 2);
         assert_eq!(
             reconcile(&mut registry, &list(&all), Absent::Remove, 2).unwrap(),
-            Change { too_many: 2, ..Change::default() }
+            Change { over_limit: 2, ..Change::default() }
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What is the same in the `main` of every tool: options, one line for an error, the exit code.
+//! The `main` function shared by all tools: options, error reporting, exit codes, and the time limit of a run.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -20,7 +20,7 @@ pub use options::RunOptions;
 use reporter::Reporter;
 use watchdog::Watchdog;
 
-/// How a tool ends.
+/// The exit code of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done, or there was nothing to do.
@@ -39,7 +39,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The end of every tool's `--help`: its examples, and the exit codes.
+/// The end of a tool's `--help`: examples and exit codes.
 #[must_use]
 pub fn after_help(examples: &str) -> String {
     format!(
@@ -51,29 +51,29 @@ pub fn after_help(examples: &str) -> String {
 
 /// The options of a tool.
 pub trait Tool: Parser {
-    /// Its name, which begins each of its lines.
+    /// Name of the tool, the prefix of its log lines.
     const NAME: &'static str;
 
-    /// Options for which a variable that is empty is not one that is not set.
-    const EMPTY_COUNTS: &'static [&'static str] = &[];
+    /// Names of the options for which an empty environment variable is a value. For all others it counts as unset.
+    const ALLOW_EMPTY: &'static [&'static str] = &[];
 
-    /// Where it logs, and how long it may take.
+    /// Log file and time limit.
     fn run_options(&self) -> &RunOptions;
 
-    /// It is meant to go on for longer than a run may take, and sees to that itself.
-    fn goes_on(&self) -> bool {
+    /// Whether the time limit of a run does not apply, because the tool runs as a service or has limits of its own.
+    fn is_unlimited(&self) -> bool {
         false
     }
 }
 
-/// Reads the options, runs the tool, and turns an error into one line on standard error and in the log.
+/// Parses the options and runs the tool. An error is reported in one line on standard error and in the log.
 pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit, E>) -> ExitCode {
-    // Modes are explicit; where somebody forgot one, only the user may write.
+    // Files are created with explicit modes; this is for the case that one was forgotten.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let tool = match parse::<T>() {
         Ok(tool) => tool,
         Err(error) => {
-            // Also prints --help and --version, which are no errors. A closed output is nobody's loss.
+            // Also prints --help and --version, which are not errors. There is nothing to do about a closed output.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
@@ -82,8 +82,8 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
     let handler = std::env::var_os("SERF_EVENT").is_some();
     let console = options.console.clone().filter(|_| handler);
     let reporter = Reporter::new(T::NAME, options.log_format, Some(options.log_file.clone()), console);
-    // A person at the terminal may take their time, and can press Ctrl-C.
-    let _deadline = (!tool.goes_on() && !io::stdin().is_terminal()).then(|| deadline(T::NAME, options, Duration::ZERO));
+    // A person at a terminal may take longer, and can press Ctrl-C.
+    let _deadline = (!tool.is_unlimited() && !io::stdin().is_terminal()).then(|| deadline(T::NAME, options, Duration::ZERO));
     match run(&tool, &reporter) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -93,21 +93,22 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
     }
 }
 
-/// Reads the options. A variable that is empty is one that is not set: `docker run -e` and Compose can only make it so.
+/// Parses the options. An empty variable counts as unset, because `docker run -e` and Compose cannot unset one.
 fn parse<T: Tool>() -> Result<T, clap::Error> {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let mut command = T::command().mut_args(|arg| {
-        let unset = arg.get_env().is_some_and(is_empty) && !T::EMPTY_COUNTS.contains(&arg.get_id().as_str());
+        let unset = arg.get_env().is_some_and(is_empty) && !T::ALLOW_EMPTY.contains(&arg.get_id().as_str());
         if unset { arg.env(Resettable::Reset) } else { arg }
     });
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
-/// The deadline of a whole run, or, when it is put off by every round, of one round that begins after `pause` at most.
+/// Starts the time limit of a run. A service resets it in every round, and allows for a `pause` of up to this time between
+/// two rounds.
 #[must_use]
 pub fn deadline(name: &'static str, options: &RunOptions, pause: Duration) -> Watchdog {
     let (limit, format, file) = (Duration::from_secs(options.limit), options.log_format, options.log_file.clone());
-    let said = format!("timed out after {limit:?}: the next run continues from here");
-    Watchdog::start(limit + pause, move || Reporter::new(name, format, Some(file), None).say(said))
+    let message = format!("timed out after {limit:?}: the next run continues from here");
+    Watchdog::start(limit + pause, move || Reporter::new(name, format, Some(file), None).say(message))
 }

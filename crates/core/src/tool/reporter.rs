@@ -1,4 +1,4 @@
-//! Where the tools say what they did: standard error, and a log file of bounded size.
+//! Logging to standard error and to a log file of bounded size.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +16,8 @@ use crate::node::{Node, NodeName};
 use crate::os::escape::Quoted;
 use crate::publish::outcome::Outcome;
 
-/// Size at which the log file is put aside as `<file>.1`, in bytes; so both together never have more than twice that.
-const LARGEST: u64 = 1 << 20;
+/// Size in bytes at which the log file is renamed to `<file>.1`; both together are at most twice as large.
+const MAX_SIZE: u64 = 1 << 20;
 
 /// Separates a rejected line or member from the reason.
 pub const REJECTED: &str = " rejected: ";
@@ -30,44 +30,45 @@ pub fn is_rejection(message: &str) -> bool {
     message.contains(REJECTED) || message.contains(EXCLUDED)
 }
 
-/// How lines look on standard error and on the console; the log file is always text.
+/// Format of the lines on standard error and on the console; the log file is always text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// `tool: what: why`
     #[default]
     Text,
-    /// A JSON object: `time`, `tool`, `message`, and what else there is
+    /// A JSON object with `time`, `tool`, `message`, and further fields
     Json,
 }
 
-/// Says what a tool did, one line each: `tool: what: why`.
+/// Logs what a tool does, in lines of the form `tool: what: why`.
 ///
-/// A line goes to standard error, to the log file with the time before it, and, from an event handler, to the
-/// console as well, because Serf keeps a handler's output to itself. A log that cannot be written stops no tool.
+/// A line goes to standard error and, with a timestamp, to the log file. The lines of an event handler also go to the
+/// console, because Serf swallows its output. A tool never fails because its log cannot be written.
 #[derive(Debug)]
 pub struct Reporter {
     tool: &'static str,
     format: Format,
-    log: RefCell<Option<PathBuf>>,
-    /// What was complained of in the last round, by topic.
-    complaints: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
+    /// `None` once it could not be written.
+    log_file: RefCell<Option<PathBuf>>,
+    /// The problems of the last round, by topic.
+    problems: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
     console: Option<PathBuf>,
 }
 
 impl Reporter {
-    /// A reporter for `tool` with a log file and a console to write to.
+    /// A reporter for `tool` that writes to these files.
     #[must_use]
     pub fn new(tool: &'static str, format: Format, log: Option<PathBuf>, console: Option<PathBuf>) -> Self {
-        Self { tool, format, log: RefCell::new(log), complaints: RefCell::default(), console }
+        Self { tool, format, log_file: RefCell::new(log), problems: RefCell::default(), console }
     }
 
-    /// Says one line; line breaks and other control characters in it become spaces, so that it stays one.
+    /// Logs one line. Control characters in it, such as line breaks, become spaces.
     pub fn say(&self, what: impl fmt::Display) {
         let what = what.to_string().replace(char::is_control, " ");
         self.emit(&what, || Map::from_iter([("message".to_owned(), json!(what))]));
     }
 
-    /// Says a line that has `fields` in the JSON format.
+    /// Logs a line, which has `fields` in the JSON format.
     fn emit(&self, what: &str, fields: impl FnOnce() -> Map<String, Value>) {
         let now = SystemTime::now();
         let line = format!("{}: {what}\n", self.tool);
@@ -77,10 +78,10 @@ impl Reporter {
         };
         write_stderr(&shown);
         if let Some(console) = &self.console {
-            // Only a copy for `docker logs`; there may be no such console.
+            // Only a copy for `docker logs`, and the console may not exist.
             let _ = append(console, OFlag::O_NONBLOCK, &shown);
         }
-        self.keep(now, &line);
+        self.write_log(now, &line);
     }
 
     fn as_json(&self, now: SystemTime, mut fields: Map<String, Value>) -> String {
@@ -89,36 +90,36 @@ impl Reporter {
         format!("{}\n", Value::Object(fields))
     }
 
-    /// Tells a person at the terminal what is expected; this is not logged.
+    /// Writes a hint for a person at a terminal to standard error; it is not logged.
     pub fn hint(&self, what: impl fmt::Display) {
         write_stderr(&format!("{}: {what}\n", self.tool));
     }
 
-    /// Says what a publish changed, if anything, and why it was done, in one line; and which registry
-    /// files and nodes it passed over.
+    /// Logs the outcome of a publish: in one line what it changed, if anything, then skipped files and excluded nodes that
+    /// were not logged in the round before.
     pub fn published(&self, published: &Outcome, cause: &str) {
-        self.skipped(&published.skipped);
-        let excluded = published.excluded.iter().map(|(name, words)| format!("{name}{EXCLUDED}HAProxy rejects it: {words}"));
-        self.complain("nodes", excluded.collect());
+        self.skipped_files(&published.skipped_files);
+        let excluded = published.excluded.iter().map(|(name, reason)| format!("{name}{EXCLUDED}HAProxy rejects it: {reason}"));
+        self.log_new("nodes", excluded.collect());
         if published.changed() {
             let summary = published.summary(cause);
             self.emit(&summary.to_string(), || summary.fields());
         }
     }
 
-    /// Says which registry files were passed over, and why.
-    pub fn skipped(&self, skipped: &[(PathBuf, String)]) {
+    /// Logs the registry files that were skipped, and why.
+    pub fn skipped_files(&self, skipped: &[(PathBuf, String)]) {
         let line = |(path, reason): &(PathBuf, String)| format!("skipped {}: {reason}", Quoted(&path.to_string_lossy()));
-        self.complain("registry", skipped.iter().map(line).collect());
+        self.log_new("registry", skipped.iter().map(line).collect());
     }
 
-    /// Says the complaints of this round about a topic, except those that it had in the round before as well.
-    pub fn complain(&self, topic: &'static str, complaints: BTreeSet<String>) {
-        let before = self.complaints.borrow_mut().remove(topic).unwrap_or_default();
-        for complaint in complaints.difference(&before) {
-            self.say(complaint);
+    /// Logs the problems of this round with a topic, except those that were there in the round before.
+    pub fn log_new(&self, topic: &'static str, problems: BTreeSet<String>) {
+        let before = self.problems.borrow_mut().remove(topic).unwrap_or_default();
+        for problem in problems.difference(&before) {
+            self.say(problem);
         }
-        self.complaints.borrow_mut().insert(topic, complaints);
+        self.problems.borrow_mut().insert(topic, problems);
     }
 
     /// Logs that a node is registered.
@@ -131,44 +132,44 @@ impl Reporter {
         self.say(format_args!("unregistered {name}"));
     }
 
-    fn keep(&self, now: SystemTime, line: &str) {
-        let Some(path) = self.log.borrow().clone() else { return };
+    fn write_log(&self, now: SystemTime, line: &str) {
+        let Some(path) = self.log_file.borrow().clone() else { return };
         let time = humantime::format_rfc3339_seconds(now);
         if let Err(error) = append_bounded(&path, &format!("{time} {line}")) {
-            // Say it once, and go on without the log.
-            self.log.replace(None);
+            // Report this once, and continue without the log file.
+            self.log_file.replace(None);
             write_stderr(&format!("{}: log file {}: {error}\n", self.tool, path.display()));
         }
     }
 }
 
-/// Standard error may be closed; there is nobody left to tell then.
+/// Writes to standard error; if it is closed, there is nowhere to report that.
 fn write_stderr(line: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// Appends a line to the log file, after it was put aside when it has become too large.
+/// Appends a line to the log file, which is rotated first if it is too large.
 fn append_bounded(path: &Path, line: &str) -> io::Result<()> {
-    if fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() >= LARGEST) {
-        put_aside(path)?;
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() >= MAX_SIZE) {
+        rotate(path)?;
     }
     match append(path, OFlag::O_NONBLOCK, line) {
-        // Another user's file, say root's after `docker exec -u 0`: in a directory of ours it can be replaced.
+        // The file of another user, such as root's after `docker exec -u 0`. In a directory of ours it can be replaced.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            put_aside(path)?;
+            rotate(path)?;
             append(path, OFlag::empty(), line)
         }
         result => result,
     }
 }
 
-fn put_aside(path: &Path) -> io::Result<()> {
+fn rotate(path: &Path) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".1");
     fs::rename(path, aside)
 }
 
-/// One `write` in append mode, so that lines of several tools never mix.
+/// Appends by a single `write`, so that the lines of concurrent tools do not mix.
 fn append(path: &Path, flags: OFlag, line: &str) -> io::Result<()> {
     let mut file: File = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags.bits()).open(path)?;
     file.write_all(line.as_bytes())
@@ -199,10 +200,10 @@ mod tests {
         let path = dir.path().join("serf.log");
         let line = "x".repeat(300_000);
         for _ in 0..20 {
-            reporter(&path).keep(SystemTime::now(), &line);
+            reporter(&path).write_log(SystemTime::now(), &line);
         }
         let total: u64 = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
-        assert!(total < 3 * LARGEST, "{total}");
+        assert!(total < 3 * MAX_SIZE, "{total}");
         assert!(path.exists());
     }
 
@@ -214,7 +215,7 @@ mod tests {
             fs::write(&console, "").unwrap();
             let reporter = Reporter::new("test", Format::Text, Some(log.into()), Some(console.clone()));
             reporter.say("one");
-            assert_eq!(*reporter.log.borrow(), None, "{log}");
+            assert_eq!(*reporter.log_file.borrow(), None, "{log}");
             reporter.say("two");
             assert_eq!(fs::read_to_string(&console).unwrap(), "test: one\ntest: two\n", "{log}");
         }

@@ -1,7 +1,7 @@
-//! How a handler tells a live `sync-nodes --follow` to look at once: a named pipe.
+//! The named pipe by which an event handler wakes a running `sync-nodes --follow`.
 //!
-//! A pipe can only be opened for writing while somebody reads it, so it also tells whether there is such a process;
-//! nothing is left over when that process is killed.
+//! Opening a pipe for writing without blocking fails unless it has a reader, so the pipe also shows whether `sync-nodes`
+//! is running, even after it was killed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,30 +11,30 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-/// Where the pipe is: beside HAProxy's master socket.
+/// Path of the pipe, next to HAProxy's master socket.
 #[must_use]
 pub fn pipe_path(master: &Path) -> PathBuf {
     master.with_file_name("sync.wake")
 }
 
-/// Wakes the process that reads the pipe; says whether there is one.
+/// Wakes the reader of the pipe; returns whether there is one.
 #[must_use]
 pub fn wake(pipe: &Path) -> bool {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
     let Ok(mut file) = OpenOptions::new().write(true).custom_flags(flags.bits()).open(pipe) else { return false };
     let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
-    // A full pipe means that it is about to look anyway.
+    // If the pipe is full, the reader is about to look anyway.
     is_pipe && file.write(b"\n").map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |_| true)
 }
 
-/// Makes the pipe and opens its reading end, which does not block.
+/// Creates the pipe and opens it for non-blocking reads.
 ///
 /// # Errors
-/// Those of the file system.
+/// I/O errors.
 pub fn listen(pipe: &Path) -> io::Result<File> {
     crate::os::atomic_file::remove_if_exists(pipe)?;
     nix::unistd::mkfifo(pipe, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    // Open for writing too, so that it never reads as ended when a handler closes it.
+    // Also open for writing, so that there is no end of file when a handler closes its end.
     OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(pipe)
 }
 

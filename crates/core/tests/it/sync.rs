@@ -82,14 +82,14 @@ proptest! {
         let after = files(&directory);
         let lines = expected.values().map(|node| (node.name.to_string(), format!("{node}\n")));
         prop_assert_eq!(&after, &lines.collect());
-        prop_assert!(change.put.iter().all(|name| list.nodes.contains_key(name)));
-        prop_assert!(change.removed.iter().all(|name| !expected.contains_key(name)));
+        prop_assert!(change.registered.iter().all(|name| list.nodes.contains_key(name)));
+        prop_assert!(change.unregistered.iter().all(|name| !expected.contains_key(name)));
 
         // Again, and in another order: nothing more to do.
         for members in [&members, &shuffled] {
             let mut registry = Registry::read(directory.path()).unwrap();
             let change = reconcile(&mut registry, &self::list(members), absent, 100).unwrap();
-            prop_assert_eq!((change.put.len(), change.removed.len()), (0, 0), "{:?}", change);
+            prop_assert_eq!((change.registered.len(), change.unregistered.len()), (0, 0), "{:?}", change);
             prop_assert_eq!(&files(&directory), &after);
         }
     }
