@@ -1,7 +1,7 @@
-//! A node: one web application that takes traffic, with everything about it checked.
+//! A node: one instance of the web application, which takes traffic.
 //!
-//! A value of these types is safe to use as a file name, in a configuration line and in a command to HAProxy:
-//! it is checked once, when it is made.
+//! Values of these types are checked when they are created. They are safe to use as a file name, in a configuration line
+//! and in a command to HAProxy.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,32 +11,32 @@ use serde::Serialize;
 
 use crate::os::escape::Quoted;
 
-/// Why a text is not a valid part of a node.
+/// Why text is not a valid part of a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    /// The name is empty, too long, or has a character that a file or server name must not have.
+    /// The name is empty, too long, or has a character that is not allowed in a file or server name.
     #[error("name {name} is not 1 to 128 of A-Z a-z 0-9 . _ - (not beginning with . or -)", name = Quoted(.0))]
     Name(String),
-    /// The text is no IPv4 or IPv6 literal.
+    /// The text is not an IPv4 or IPv6 literal.
     #[error("address {address} is not an IPv4 or IPv6 address", address = Quoted(.0))]
     Address(String),
-    /// The address is valid, but no server can have it.
+    /// The address is valid, but cannot be that of a server.
     #[error("address {address} is {kind}, so no server can have it")]
     NotAServer {
-        /// The address as it was given.
+        /// The address.
         address: IpAddr,
-        /// What kind of address it is.
+        /// Kind of the address.
         kind: &'static str,
     },
-    /// It is an address of the balancer.
+    /// The address is one of the balancer's own.
     #[error("address {0} is this balancer's own: it would send its requests to itself")]
     Own(IpAddr),
-    /// No node may be where it is.
+    /// The address is not in a network of the nodes.
     #[error("address {address} {reason}")]
     Elsewhere {
         /// The address.
         address: IpAddr,
-        /// Where it is, and what to do if that is right.
+        /// Where the address is, and which setting allows it.
         reason: String,
     },
     /// The port is not a number from 1 to 65535.
@@ -48,17 +48,17 @@ pub enum NodeError {
     /// The value of `drain` is neither `yes` nor `no`.
     #[error("drain {drain} is not yes or no", drain = Quoted(.0))]
     Drain(String),
-    /// A registry line has no address, or a key that no node has.
+    /// A registry line has no address, or an unknown key.
     #[error("line {line} is not '<name> <address> [port=…] [weight=…] [drain=…]'", line = Quoted(.0))]
     Malformed(String),
-    /// One key is given more than once, so that it is not known which value is meant.
+    /// A key is given more than once.
     #[error("{key} is given twice", key = Quoted(.0))]
     Duplicate(String),
 }
 
 /// The name of a node: 1 to 128 of `A-Z a-z 0-9 . _ -`, not beginning with `.` or `-`.
 ///
-/// Such a name is a valid file name, HAProxy server name and cookie value, and never looks like an option.
+/// Such a name is valid as a file name, HAProxy server name and cookie value, and cannot be mistaken for an option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(String);
 
@@ -89,14 +89,14 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// The address of a node: an IPv4 or IPv6 literal that a server can have.
+/// The IPv4 or IPv6 address of a node.
 ///
-/// Which of them a node may have where, [`Admission`](crate::members::admission::Admission) decides.
+/// [`Admission`](crate::members::admission::Admission) decides in which networks it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Address(IpAddr);
 
 impl Address {
-    /// The address itself.
+    /// The IP address.
     #[must_use]
     pub fn ip(self) -> IpAddr {
         self.0
@@ -108,7 +108,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, NodeError> {
         let ip: IpAddr = text.parse().map_err(|_| NodeError::Address(text.to_owned()))?;
-        // An IPv4 address in the clothes of IPv6 is what it is.
+        // `::ffff:0.0.0.0` is treated as 0.0.0.0.
         let plain = ip.to_canonical();
         let broadcast = matches!(plain, IpAddr::V4(v4) if v4.is_broadcast());
         let kind = match ip {
@@ -148,12 +148,12 @@ impl fmt::Display for Port {
     }
 }
 
-/// A node's share of the traffic relative to the others, 0 to 256 as in HAProxy; a node without one counts 100.
+/// A node's share of the traffic relative to the others, 0 to 256 as in HAProxy; the default is 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Weight(u16);
 
 impl Weight {
-    /// The weight of a draining node: it gets no new session.
+    /// The weight of a draining node, which gets no new sessions.
     pub const DRAINED: Self = Self(0);
 }
 
@@ -180,30 +180,30 @@ impl fmt::Display for Weight {
     }
 }
 
-/// Digits only: the standard parser also takes a leading `+`.
+/// Whether text has digits only; the standard parser also accepts a leading `+`.
 fn is_number(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// What a node may say about itself beside name and address: Serf tags, and the ` key=value` pairs of a registry line.
+/// Optional settings of a node: its Serf tags, and the ` key=value` pairs of a registry line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tags {
-    /// Port of the application; the tools' `--port` when it says none.
+    /// Port of the application; by default that of the tools' `--port`.
     pub port: Option<Port>,
     /// Share of the traffic.
     pub weight: Option<Weight>,
-    /// The node finishes what it has and gets no new session.
+    /// Whether the node finishes its requests and gets no new sessions.
     pub drain: bool,
 }
 
 impl Tags {
-    /// The keys of the pairs that a node has.
+    /// The known keys.
     pub const KEYS: [&str; 3] = ["port", "weight", "drain"];
 
-    /// Reads the pairs that a node has; pairs with other keys are handed to `other`, which may refuse them.
+    /// Parses `key=value` pairs; unknown keys are passed to `other`, which may reject them.
     ///
     /// # Errors
-    /// [`NodeError`] when a value is out of its range or a key comes twice.
+    /// [`NodeError`] if a value is out of range or a key is given twice, and the errors of `other`.
     pub fn from_pairs<'a>(
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
         mut other: impl FnMut(&'a str) -> Result<(), NodeError>,
@@ -235,28 +235,28 @@ fn parse_drain(text: &str) -> Result<bool, NodeError> {
     }
 }
 
-/// One web application that takes traffic.
+/// One instance of the web application, which takes traffic.
 ///
-/// As text it is the line of its registry file: `<name> <address>`, then ` port=…`, ` weight=…`, ` drain=yes`
-/// where the node says so itself.
+/// Its text form is the line of its registry file: `<name> <address>`, followed by those of ` port=…`, ` weight=…` and
+/// ` drain=yes` that are set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its name in the cluster.
+    /// Name in the cluster.
     pub name: NodeName,
-    /// Where it can be reached.
+    /// Address of the application.
     pub address: Address,
-    /// What it says about itself.
+    /// Optional settings.
     pub tags: Tags,
 }
 
 impl Node {
-    /// The port that its application listens on: `default` unless it says another one.
+    /// The port of its application, or `default` if it has no tag `port`.
     #[must_use]
     pub fn port(&self, default: Port) -> Port {
         self.tags.port.unwrap_or(default)
     }
 
-    /// Its share of the traffic: none while it drains, 100 unless it says another one.
+    /// Its share of the traffic: 0 while it drains, and 100 if it has no tag `weight`.
     #[must_use]
     pub fn weight(&self) -> Weight {
         if self.tags.drain { Weight::DRAINED } else { self.tags.weight.unwrap_or_default() }

@@ -10,7 +10,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
-use lb_core::members::agent::PASSWORD;
+use lb_core::members::agent::PASSWORD_FILE;
 use lb_core::os::atomic_file::replace;
 use lb_core::tool::RunOptions;
 use lb_core::tool::reporter::Reporter;
@@ -141,7 +141,7 @@ pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
     fs::create_dir_all(&tool.dir).with_context(|| format!("make {}", tool.dir.display()))?;
     name::forget(&tool.dir).with_context(|| format!("write in {}", tool.dir.display()))?;
     let path = tool.dir.join(FILE);
-    for (path, content) in [(&tool.dir.join(PASSWORD), password.as_bytes()), (&path, &configuration)] {
+    for (path, content) in [(&tool.dir.join(PASSWORD_FILE), password.as_bytes()), (&path, &configuration)] {
         replace(path, content, 0o600).with_context(|| format!("write {}", path.display()))?;
     }
     match become_agent(&path)? {}

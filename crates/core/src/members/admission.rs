@@ -1,4 +1,5 @@
-//! Where nodes may be: what a member says of its address is a claim, and traffic goes where it says.
+//! Which members are nodes, by their role and address. A member chooses its own address, and traffic is sent there, so
+//! nodes are limited to certain networks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,10 +11,10 @@ use nix::sys::socket::SockaddrStorage;
 
 use crate::node::{Address, Node, NodeError, Tags};
 
-/// Networks that a message names; there may be many more.
-const TOLD: usize = 4;
+/// Maximum number of networks named in a message.
+const MAX_SHOWN: usize = 4;
 
-/// A network as in `172.18.0.0/16` or `fd00::/8`; without a length it is one address.
+/// A network such as `172.18.0.0/16` or `fd00::/8`; without a prefix length it is a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -38,9 +39,9 @@ impl FromStr for Network {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let malformed = || format!("'{text}' is not a network such as 172.18.0.0/16 or fd00::/8");
         let address: IpAddr = address.parse().map_err(|_| malformed())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| malformed()))?;
-        if bits > most { Err(malformed()) } else { Ok(Self { address, bits }) }
+        let max_bits = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(max_bits), |bits| bits.parse().map_err(|_| malformed()))?;
+        if bits > max_bits { Err(malformed()) } else { Ok(Self { address, bits }) }
     }
 }
 
@@ -50,14 +51,14 @@ impl fmt::Display for Network {
     }
 }
 
-/// In which networks nodes may be, as it is asked for.
+/// The setting that says in which networks nodes may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeNetworks {
-    /// In those that this host's own interfaces are on.
+    /// The networks of this host's interfaces.
     Own,
-    /// Anywhere, on loopback too: the cluster is on one host.
+    /// Anywhere, including loopback, for a cluster on one host.
     Any,
-    /// In these.
+    /// These networks.
     These(Vec<Network>),
 }
 
@@ -66,7 +67,7 @@ impl FromStr for NodeNetworks {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim() {
-            // An empty variable is one that is not set.
+            // An empty variable counts as unset.
             "" | "own" => Ok(Self::Own),
             "any" => Ok(Self::Any),
             list => {
@@ -76,20 +77,21 @@ impl FromStr for NodeNetworks {
     }
 }
 
-/// Why it is not known where nodes may be.
+/// Why the networks of the nodes cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworksError {
     /// The interfaces of this host cannot be read.
     #[error("read the addresses of this host")]
     Interfaces(#[from] nix::Error),
-    /// It has none but loopback, so that the default admits nobody.
+    /// This host has no network but loopback, so the default would admit no node.
     #[error(
         "this host has no network but loopback: set NODE_NETWORKS (--node-networks) to the networks of the nodes, or to any for a cluster on one host"
     )]
     OnlyLoopback,
 }
 
-/// Kinds of addresses that are never meant by a network of another kind, however large it is.
+/// Kind of an address. A network, however large, only covers addresses of its own kind: `0.0.0.0/0` does not include
+/// loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Loopback,
@@ -111,23 +113,23 @@ impl Kind {
     }
 }
 
-/// Decides whether a member is a node of ours: by its role, and by where it says that it is.
+/// Decides which members are nodes, by their role and address.
 #[derive(Debug, Clone)]
 pub struct Admission {
     role: String,
-    /// Addresses of this host but loopback ones.
+    /// Addresses of this host, except loopback.
     own: Vec<IpAddr>,
-    /// Where nodes may be; anywhere if there is none.
+    /// The networks of the nodes; `None` means anywhere.
     networks: Option<Vec<Network>>,
-    /// They are those of this host.
+    /// Whether `networks` are those of this host.
     is_default: bool,
 }
 
 impl Admission {
-    /// A gate for members of `role` in `networks`, beside this host's addresses as they are now.
+    /// Admits members of `role` in `networks`, except at the current addresses of this host.
     ///
     /// # Errors
-    /// [`NetworksError`].
+    /// [`NetworksError`] if there are no such networks.
     pub fn new(role: &str, networks: &NodeNetworks) -> Result<Self, NetworksError> {
         let found: Vec<_> = getifaddrs()?.collect();
         let ip = |address: Option<SockaddrStorage>| -> Option<IpAddr> {
@@ -147,7 +149,7 @@ impl Admission {
         Self::beside(role, networks, own.collect(), on)
     }
 
-    /// The same for a host with the addresses `own` on the networks `on`.
+    /// As [`Self::new`], for a host with the addresses `own` on the networks `on`.
     fn beside(role: &str, networks: &NodeNetworks, own: Vec<IpAddr>, mut on: Vec<Network>) -> Result<Self, NetworksError> {
         on.retain(|network| Kind::of(network.address) == Kind::Other);
         if *networks == NodeNetworks::Own && on.is_empty() {
@@ -165,7 +167,7 @@ impl Admission {
         })
     }
 
-    /// A gate for members of `role` wherever they are.
+    /// Admits members of `role` at any address.
     #[must_use]
     pub fn anywhere(role: &str) -> Self {
         Self { role: role.to_owned(), own: Vec::new(), networks: None, is_default: false }
@@ -177,12 +179,12 @@ impl Admission {
         &self.role
     }
 
-    /// The node that a member is, or `None` when it has another role and so takes no traffic. Nothing of the member is
-    /// checked before. Its role is apart from its tags: Serf keeps it where no other tag can forge it.
+    /// Turns a member into a node, or returns `None` if it has another role and so takes no traffic. The arguments are
+    /// untrusted. The role is not taken from `tags`, where the value of another tag could forge it.
     ///
     /// # Errors
-    /// [`NodeError`] when its name, its address or one of its tags `port`, `weight`, `drain` is not valid, or when no node
-    /// may have that address. Other tags are the application's own.
+    /// [`NodeError`] if the name, the address or one of the tags `port`, `weight`, `drain` is invalid, or if no node may have
+    /// the address. Other tags are ignored.
     pub fn admit<'a>(
         &self,
         name: &str,
@@ -198,12 +200,12 @@ impl Admission {
         Ok(Some(Node { name, address, tags: Tags::from_pairs(tags, |_| Ok(()))? }))
     }
 
-    /// Whether a node may have this address.
+    /// Checks that a node may have this address.
     ///
     /// # Errors
-    /// [`NodeError::Own`] and [`NodeError::Elsewhere`].
+    /// [`NodeError::Own`] or [`NodeError::Elsewhere`].
     pub fn check(&self, address: Address) -> Result<(), NodeError> {
-        // An IPv4 address in the clothes of IPv6 is what it is.
+        // `::ffff:127.0.0.1` is treated as 127.0.0.1.
         let ip = address.ip().to_canonical();
         if self.own.contains(&ip) {
             return Err(NodeError::Own(ip));
@@ -217,8 +219,8 @@ impl Admission {
     }
 
     fn reason(&self, kind: Kind, networks: &[Network]) -> String {
-        let mut list: Vec<String> = networks.iter().take(TOLD).map(ToString::to_string).collect();
-        list.extend((networks.len() > TOLD).then(|| "…".to_owned()));
+        let mut list: Vec<String> = networks.iter().take(MAX_SHOWN).map(ToString::to_string).collect();
+        list.extend((networks.len() > MAX_SHOWN).then(|| "…".to_owned()));
         let list = list.join(" ");
         match (kind, self.is_default) {
             (Kind::Loopback, _) => "is loopback, this host itself: for a cluster on one host, NODE_NETWORKS=any".to_owned(),

@@ -1,4 +1,4 @@
-//! Names of containers, as Docker's name server tells them for an address.
+//! Names of containers by address, from Docker's name server.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,40 +10,41 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, TYPE};
 
 use crate::node::NodeName;
 
-const IS: &str = " is the container ";
-/// Where Docker's own name server is, in a container on a network that somebody made (Docker's documentation, "DNS services").
-const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+/// Separates node and container in the log.
+const IN_CONTAINER: &str = " is the container ";
+/// Docker's name server in a container on a user-defined network (Docker's documentation, "DNS services").
+const DOCKER_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
-/// What was found out so far; an address that nobody knew is not asked for again.
+/// A cache of container names. An address without a name is not asked for again.
 #[derive(Debug)]
 pub struct Containers {
     names: HashMap<IpAddr, Option<String>>,
-    /// Another name server than Docker's is asked as well.
+    /// Whether a name server other than Docker's is asked, too.
     any_server: bool,
-    /// Time in which all answers must come.
-    limit: Duration,
+    /// Time limit for all answers together.
+    timeout: Duration,
 }
 
 impl Containers {
-    /// For a person: asks whatever name server there is, and waits for a moment.
+    /// For interactive use: asks any name server, for up to 300 ms.
     #[must_use]
     pub fn for_person() -> Self {
-        Self { names: HashMap::new(), any_server: true, limit: Duration::from_millis(300) }
+        Self { names: HashMap::new(), any_server: true, timeout: Duration::from_millis(300) }
     }
 
-    /// For a service, which must not wait: asks Docker alone, whose own answers come within a millisecond.
+    /// For a service, which must not wait: asks only Docker, which answers for its own containers within a millisecond.
     #[must_use]
     pub fn for_service() -> Self {
-        Self { names: HashMap::new(), any_server: false, limit: Duration::from_millis(50) }
+        Self { names: HashMap::new(), any_server: false, timeout: Duration::from_millis(50) }
     }
 
-    /// Finds the names of these addresses; those that get no answer in time have none.
+    /// Looks up these addresses; those without an answer in time have no name.
     pub fn find(&mut self, addresses: impl Iterator<Item = IpAddr>) {
         let mut new: Vec<IpAddr> = addresses.filter(|address| !self.names.contains_key(address)).collect();
         new.sort_unstable();
         new.dedup();
         self.names.extend(new.iter().map(|address| (*address, None)));
-        // Without a name server, or an answer from it, no container has a name.
+        // Without a name server or an answer, there are simply no names.
         let _ = self.ask(&new);
     }
 
@@ -53,10 +54,10 @@ impl Containers {
         self.names.get(&address)?.as_deref()
     }
 
-    /// One question an address, all at once; its place in the list is the number of the question.
+    /// Sends one query per address, all at once. Its index in the list is the id of the query.
     fn ask(&mut self, addresses: &[IpAddr]) -> Option<()> {
         let server = name_server(&fs::read_to_string("/etc/resolv.conf").ok()?)?;
-        if !self.any_server && server != DOCKER {
+        if !self.any_server && server != DOCKER_DNS {
             return None;
         }
         let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
@@ -64,7 +65,7 @@ impl Containers {
         for (number, address) in (0..=u16::MAX).zip(addresses) {
             socket.send(&question(number, *address)?).ok()?;
         }
-        let deadline = Instant::now() + self.limit;
+        let deadline = Instant::now() + self.timeout;
         let mut buffer = [0; 1500];
         for _ in addresses {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -79,16 +80,16 @@ impl Containers {
     }
 }
 
-/// What the log says about a node whose container is known: Docker forgets the name of one that has stopped.
+/// The log message about the container of a node, kept because Docker forgets the name of a stopped one.
 #[must_use]
 pub fn in_container(node: &NodeName, container: &str) -> String {
-    format!("{node}{IS}{container}")
+    format!("{node}{IN_CONTAINER}{container}")
 }
 
-/// Node and container of such a message.
+/// Node and container of a message made by [`in_container`].
 #[must_use]
 pub fn parse_in_container(message: &str) -> Option<(&str, &str)> {
-    message.split_once(IS).filter(|(node, container)| !node.contains(' ') && !container.contains(' '))
+    message.split_once(IN_CONTAINER).filter(|(node, container)| !node.contains(' ') && !container.contains(' '))
 }
 
 /// The first name server of a `resolv.conf`.
@@ -105,7 +106,7 @@ fn question(number: u16, address: IpAddr) -> Option<Vec<u8>> {
     packet.build_bytes_vec().ok()
 }
 
-/// The name under which the name of an address is asked for.
+/// The domain name for a reverse lookup.
 fn reverse(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => {
@@ -119,7 +120,7 @@ fn reverse(address: IpAddr) -> String {
     }
 }
 
-/// The number of the question and the name of the container: Docker's name servers add the network's to it.
+/// Id of the query and name of the container, without the network name that Docker appends.
 fn answer(bytes: &[u8]) -> Option<(u16, String)> {
     let packet = Packet::parse(bytes).ok()?;
     let name = packet.answers.iter().find_map(|record| match &record.rdata {
@@ -127,7 +128,7 @@ fn answer(bytes: &[u8]) -> Option<(u16, String)> {
         _ => None,
     })?;
     let container = name.rsplit_once('.').map_or(name.as_str(), |(container, _)| container);
-    // It comes from the network, and is printed.
+    // It comes from the network and will be printed.
     let good = container.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     (good && !container.is_empty()).then(|| (packet.id(), container.to_owned()))
 }

@@ -1,6 +1,6 @@
-//! The lines that Serf hands to an event handler on standard input.
+//! The lines that Serf passes to an event handler on standard input.
 //!
-//! One line a member, `NAME\tADDRESS\tROLE\tTAGS\n`; one event may carry many. Serf writes a tab or newline inside
+//! There is one line per member, `NAME\tADDRESS\tROLE\tTAGS\n`. Serf writes a tab or newline inside
 //! a value as the two characters `\t`, `\n`, and `TAGS` as `key=value,key=value` in random order without escaping
 //! `,` and `=` (Serf 0.10.1, `cmd/serf/command/agent/invoke.go`). A person may separate the columns with spaces.
 
@@ -9,41 +9,42 @@ use std::io::{self, BufRead};
 use crate::members::admission::Admission;
 use crate::node::{Node, NodeError, NodeName};
 
-/// Longest line that is read, in bytes. Serf's own limit for all tags of a member is 512 bytes.
-const LONGEST: usize = 16 * 1024;
+/// Maximum length of a line in bytes. Serf limits the tags of a member to 512 bytes together.
+const MAX_LINE: usize = 16 * 1024;
 
-/// Why a line was refused.
+/// Why a line was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// Fewer than three columns.
     #[error("not '<name> <address> <role> [<tags>]' separated by tabs")]
     Columns,
-    /// More bytes than a line may have.
-    #[error("longer than {LONGEST} bytes")]
+    /// Longer than a line may be.
+    #[error("longer than {MAX_LINE} bytes")]
     TooLong,
-    /// The line is no text.
+    /// The line is not valid UTF-8.
     #[error("not UTF-8")]
     Encoding,
-    /// The columns are there, but what one of them says is not valid.
+    /// The value of a column is invalid.
     #[error(transparent)]
     Node(#[from] NodeError),
 }
 
-/// Reads all lines, hands each that is not blank to `line` with its number (from 1), and never keeps more than one.
+/// Reads all lines, and passes each that is not blank to `line` with its number, counted from 1. Only one line is in memory
+/// at a time.
 ///
 /// # Errors
-/// Only those of reading; a bad line is the callee's to report.
+/// I/O errors. An invalid line is passed to `line` as an error.
 pub fn read_lines(mut input: impl BufRead, mut line: impl FnMut(usize, Result<&str, LineError>)) -> io::Result<()> {
     let mut bytes = Vec::new();
     for number in 1.. {
         bytes.clear();
-        let mut limited = io::Read::take(&mut input, LONGEST as u64 + 1);
+        let mut limited = io::Read::take(&mut input, MAX_LINE as u64 + 1);
         if limited.read_until(b'\n', &mut bytes)? == 0 {
             break;
         }
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
-        } else if bytes.len() > LONGEST {
+        } else if bytes.len() > MAX_LINE {
             skip_line(&mut input)?;
             line(number, Err(LineError::TooLong));
             continue;
@@ -57,7 +58,7 @@ pub fn read_lines(mut input: impl BufRead, mut line: impl FnMut(usize, Result<&s
     Ok(())
 }
 
-/// Passes over the rest of a line without keeping it.
+/// Discards the rest of a line.
 fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;
@@ -70,10 +71,10 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// What a line of an event says about a member.
+/// A member of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// A node that is load-balanced.
+    /// A node, which takes traffic.
     Node(Node),
     /// A member with another role.
     Other {
@@ -84,31 +85,31 @@ pub enum Line {
     },
 }
 
-/// Reads the line of a member that is there: joined or updated.
+/// Parses the line of a member that joined or was updated.
 ///
 /// # Errors
-/// [`LineError`] when the line is not valid for a member that the gate lets in.
-pub fn parse_present(line: &str, gate: &Admission) -> Result<Line, LineError> {
+/// [`LineError`] if the line is malformed, or if the member has the role of a node but cannot be one.
+pub fn parse_present(line: &str, admission: &Admission) -> Result<Line, LineError> {
     let (name, address, its_role, tags) = columns(line)?;
-    // Typed by hand, tags may have spaces between them as well.
+    // Tags typed by hand may also be separated by spaces.
     let by_hand = !line.contains('\t');
     let tags = tags.split(|c: char| c == ',' || (by_hand && c.is_whitespace()));
-    // A comma inside a value yields pieces without `=`; they belong to no key of ours.
+    // A comma inside a value yields pieces without `=`, which are ignored.
     let tags = tags.filter_map(|tag| tag.split_once('='));
     let other = || Line::Other { name: name.to_owned(), role: its_role.to_owned() };
-    Ok(gate.admit(name, address, its_role, tags)?.map_or_else(other, Line::Node))
+    Ok(admission.admit(name, address, its_role, tags)?.map_or_else(other, Line::Node))
 }
 
-/// Reads the line of a member that is gone: only its name counts, whatever its address was.
+/// Parses the line of a member that is gone; only its name is checked.
 ///
 /// # Errors
-/// [`LineError`] when the line has no valid name.
+/// [`LineError`] if the line is malformed or the name is invalid.
 pub fn parse_gone(line: &str) -> Result<NodeName, LineError> {
     Ok(columns(line)?.0.parse()?)
 }
 
-/// Name, address, role and tags. Serf's lines have tabs, and an empty role is an empty column between two of them,
-/// so only a line without any tab is split at its spaces.
+/// Splits a line into name, address, role and tags. In Serf's lines an empty role is an empty column between two tabs, so
+/// only a line without any tab is split at spaces.
 fn columns(line: &str) -> Result<(&str, &str, &str, &str), LineError> {
     if line.contains('\t') {
         let mut columns = line.splitn(4, '\t');
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn bad_lines_do_not_hide_good_ones() {
         let mut input = b"s1 a\n\xff\n".to_vec();
-        input.extend(vec![b'x'; LONGEST * 3]);
+        input.extend(vec![b'x'; MAX_LINE * 3]);
         input.extend(b"\n\n  \ns2 b\r\ns3 c");
         let mut seen = Vec::new();
         read_lines(&input[..], |number, line| seen.push((number, line.map(str::to_owned)))).unwrap();
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_long_line_without_an_end_is_refused_once() {
         let mut seen = 0;
-        read_lines(&vec![b'x'; LONGEST * 2][..], |_, line| {
+        read_lines(&vec![b'x'; MAX_LINE * 2][..], |_, line| {
             assert_eq!(line, Err(LineError::TooLong));
             seen += 1;
         })

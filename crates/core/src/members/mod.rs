@@ -1,4 +1,4 @@
-//! The member list of a Serf agent, as its RPC tells it and as `serf members -format=json` prints it.
+//! The members of the Serf cluster: the member list, event lines, and which members are nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,30 +15,30 @@ mod options;
 use admission::Admission;
 pub use options::RoleOptions;
 
-/// What the cluster's member list says about the nodes of one role.
+/// The nodes in a member list.
 #[derive(Debug, Default)]
 pub struct MemberList {
     /// The alive nodes, by name.
     pub nodes: BTreeMap<NodeName, Node>,
-    /// Names of members of any role that are known not to be alive: leaving, left or failed.
+    /// Names of members of any role that are listed, but not alive: leaving, left or failed.
     pub gone: BTreeSet<NodeName>,
-    /// Alive members of the role that cannot be a node, with the reason.
+    /// Alive members with the role of a node that cannot be one, with the reason.
     pub rejected: Vec<(String, NodeError)>,
-    /// All members, whatever their state.
+    /// Number of all members, whatever their state.
     pub members: usize,
-    /// Alive members of any role, the agent itself included.
+    /// Number of alive members of any role, including the agent itself.
     pub alive: usize,
 }
 
-/// A member as the agent lists it: nothing of it is checked.
+/// A member as the agent lists it. Nothing in it is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Member {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its IP address, without port.
+    /// IP address without port.
     #[serde(rename = "addr", deserialize_with = "without_port")]
     pub address: String,
-    /// Its tags.
+    /// Tags, including the role.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
     /// `alive`, `leaving`, `left`, `failed` or `none`.
@@ -50,7 +50,7 @@ struct Document {
     members: Vec<Member>,
 }
 
-/// The address of `172.18.0.2:7946` or `[fd00::2]:7946`.
+/// Strips the port off `172.18.0.2:7946` or `[fd00::2]:7946`.
 fn without_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     let address = text.rsplit_once(':').map_or("", |(address, _)| address);
@@ -58,26 +58,26 @@ fn without_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
 }
 
 impl MemberList {
-    /// Reads the list that `serf members -format=json` prints, and picks out those that the gate lets in.
+    /// Parses the output of `serf members -format=json`, and selects the nodes.
     ///
     /// # Errors
-    /// When the text is not the JSON of a member list; nothing of such a text is used.
-    pub fn parse(json: &str, gate: &Admission) -> Result<Self, serde_json::Error> {
+    /// If the text is not the JSON of a member list.
+    pub fn parse(json: &str, admission: &Admission) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_str(json)?;
-        Ok(Self::of(&document.members, gate))
+        Ok(Self::of(&document.members, admission))
     }
 
-    /// Picks out the members that the gate lets in.
+    /// Selects the nodes among the members.
     #[must_use]
-    pub fn of(members: &[Member], gate: &Admission) -> Self {
+    pub fn of(members: &[Member], admission: &Admission) -> Self {
         let mut list = Self { members: members.len(), ..Self::default() };
         for entry in members {
-            list.add(entry, gate);
+            list.add(entry, admission);
         }
         list
     }
 
-    fn add(&mut self, entry: &Member, gate: &Admission) {
+    fn add(&mut self, entry: &Member, admission: &Admission) {
         if entry.status != "alive" {
             self.gone.extend(entry.name.parse());
             return;
@@ -85,7 +85,7 @@ impl MemberList {
         self.alive += 1;
         let role = entry.tags.get("role").map_or("", String::as_str);
         let tags = entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        match gate.admit(&entry.name, &entry.address, role, tags) {
+        match admission.admit(&entry.name, &entry.address, role, tags) {
             Ok(Some(node)) => drop(self.nodes.insert(node.name.clone(), node)),
             Ok(None) => {}
             Err(error) => self.rejected.push((entry.name.clone(), error)),
@@ -93,7 +93,7 @@ impl MemberList {
     }
 }
 
-/// The address of the member `name` in the list, unless it has left: its name is free then.
+/// The address of the member `name`, unless it has left and its name is free.
 #[must_use]
 pub fn address_of<'a>(members: &'a [Member], name: &str) -> Option<&'a str> {
     let entry = members.iter().find(|entry| entry.name == name && entry.status != "left");

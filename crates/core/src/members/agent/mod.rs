@@ -1,7 +1,7 @@
-//! Asking the Serf agent of this container, in the protocol that the command line `serf` speaks with it.
+//! A client of the local Serf agent.
 //!
-//! The environment says where it is, as for `serf` itself: `SERF_RPC_ADDR`, and `SERF_RPC_AUTH` if it wants a password;
-//! without that, the password is the one that `serf-run` has made for it ([`PASSWORD`]).
+//! As for the command `serf`, its address is in `SERF_RPC_ADDR` and its password in `SERF_RPC_AUTH`. By default the password
+//! is the one that `serf-run` generated ([`PASSWORD_FILE`]).
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -15,29 +15,29 @@ mod list;
 mod msgpack;
 mod rpc;
 
-pub use rpc::{PASSWORD, SerfError};
-use rpc::{Session, lossy};
+pub use rpc::{PASSWORD_FILE, SerfError};
+use rpc::{Session, to_text};
 
-/// Time in which an agent gathers the answers to a query.
-const ANSWERS: std::time::Duration = std::time::Duration::from_secs(1);
+/// Time for which the agent collects the answers to a query.
+const QUERY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// The member list of the local agent. What cannot be read of one member is not valid as what it should be, and hides no
-/// other; of the tags, those are kept that mean something to us.
+/// The member list of the local agent. A value that cannot be read becomes an invalid one, and only the tags that matter to
+/// the load balancer are kept.
 ///
 /// # Errors
-/// [`SerfError`] when the agent does not run, or does not answer in time.
+/// [`SerfError`] if the agent is not running or does not answer in time.
 pub fn members() -> Result<Vec<Member>, SerfError> {
     let mut session = Session::open()?;
     session.call("members", None::<()>)?;
     session.members()
 }
 
-/// What the agents that have a handler for the query `name` answer to `payload` within a second, each by its member.
+/// Sends a query to the cluster and collects the answers that arrive within a second, by the name of the member.
 ///
 /// # Errors
-/// [`SerfError`] when the agent does not run, or does not answer in time.
+/// [`SerfError`] if the agent is not running or does not answer in time.
 pub fn query(name: &str, payload: &str) -> Result<BTreeMap<String, String>, SerfError> {
-    let timeout = i64::try_from(ANSWERS.as_nanos()).unwrap_or(i64::MAX);
+    let timeout = i64::try_from(QUERY_TIMEOUT.as_nanos()).unwrap_or(i64::MAX);
     let mut session = Session::open()?;
     session.call("query", Some(Query { name, payload, timeout, request_ack: false }))?;
     let mut answers = BTreeMap::new();
@@ -45,21 +45,21 @@ pub fn query(name: &str, payload: &str) -> Result<BTreeMap<String, String>, Serf
         session.header()?;
         let answer: Answer = session.body()?;
         match answer.kind.as_str() {
-            "response" => drop(answers.insert(lossy(&answer.from), lossy(&answer.payload.unwrap_or_default()))),
+            "response" => drop(answers.insert(to_text(&answer.from), to_text(&answer.payload.unwrap_or_default()))),
             "done" => return Ok(answers),
             _ => {}
         }
     }
 }
 
-/// The agent's log as it is written, and what was logged shortly before: lines of text between a few bytes that are not.
-/// The connection ends with the agent.
+/// Opens a stream of the agent's log, beginning with the most recent lines: lines of text with a few bytes of framing
+/// between them. It ends when the agent does.
 ///
 /// # Errors
-/// [`SerfError`] when the agent does not run, or does not answer in time.
+/// [`SerfError`] if the agent is not running or does not answer in time.
 pub fn monitor() -> Result<TcpStream, SerfError> {
     let mut session = Session::open()?;
-    // That a member is about to leave is told at no higher level.
+    // Only at this level does the log say that a member is about to leave.
     session.call("monitor", Some(Monitor { log_level: "DEBUG" }))?;
     Ok(session.into_stream())
 }
@@ -69,7 +69,7 @@ pub fn monitor() -> Result<TcpStream, SerfError> {
 struct Query<'a> {
     name: &'a str,
     payload: &'a str,
-    /// Nanoseconds.
+    /// In nanoseconds.
     timeout: i64,
     request_ack: bool,
 }

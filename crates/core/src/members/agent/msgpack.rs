@@ -1,57 +1,57 @@
-//! MessagePack of any shape, read piece by piece: nothing is kept but what is asked for, and whatever a piece is, what
-//! comes after it can be read (the format's specification, "Formats").
+//! A streaming decoder for MessagePack (its specification, "Formats"). It keeps only what is asked for, and can skip a value
+//! of any type.
 
 use std::io::{self, ErrorKind, Read};
 
 use rmp::Marker;
 
-/// What a value begins with.
+/// Type and size of a value.
 enum Head {
-    /// So many bytes of text or data.
+    /// Text or data of this many bytes.
     Bytes(u64),
-    /// So many values.
+    /// This many values.
     Array(u64),
-    /// So many pairs of values.
+    /// This many pairs of values.
     Map(u64),
-    /// A number or the like, in so many bytes.
+    /// A number or the like, of this many bytes.
     Other(u64),
 }
 
-/// A stream of values.
-pub(super) struct Pieces<R> {
+/// Decodes a stream of values.
+pub(super) struct Decoder<R> {
     input: R,
     read: u64,
 }
 
-impl<R: Read> Pieces<R> {
+impl<R: Read> Decoder<R> {
     pub(super) fn new(input: R) -> Self {
         Self { input, read: 0 }
     }
 
-    /// Bytes that were read so far.
+    /// Number of bytes read so far.
     pub(super) fn position(&self) -> u64 {
         self.read
     }
 
-    /// The next value as bytes, of which at most `most` are kept; `None` when it is something else, which is skipped.
-    pub(super) fn bytes(&mut self, most: u64) -> io::Result<Option<Vec<u8>>> {
+    /// The next value as bytes, of which at most `max` are kept. A value of another type is skipped and gives `None`.
+    pub(super) fn bytes(&mut self, max: u64) -> io::Result<Option<Vec<u8>>> {
         match self.head()? {
             Head::Bytes(length) => {
                 let mut kept = Vec::new();
-                self.input.by_ref().take(length.min(most)).read_to_end(&mut kept)?;
+                self.input.by_ref().take(length.min(max)).read_to_end(&mut kept)?;
                 self.read += kept.len() as u64;
-                // Fewer than wanted: the stream has ended, which the next piece tells too, but not if there is none.
-                if (kept.len() as u64) < length.min(most) {
+                // The stream has ended. The next value would fail too, but there may be none.
+                if (kept.len() as u64) < length.min(max) {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
-                self.pass_over(length - kept.len() as u64)?;
+                self.skip_bytes(length - kept.len() as u64)?;
                 Ok(Some(kept))
             }
             head => self.skip_rest(head).map(|()| None),
         }
     }
 
-    /// How many pairs the next value has; `None` when it is no map, and skipped.
+    /// Number of pairs in the next value. A value that is not a map is skipped and gives `None`.
     pub(super) fn map(&mut self) -> io::Result<Option<u64>> {
         match self.head()? {
             Head::Map(pairs) => Ok(Some(pairs)),
@@ -59,7 +59,7 @@ impl<R: Read> Pieces<R> {
         }
     }
 
-    /// How many values the next value has; `None` when it is no array, and skipped.
+    /// Number of values in the next value. A value that is not an array is skipped and gives `None`.
     pub(super) fn array(&mut self) -> io::Result<Option<u64>> {
         match self.head()? {
             Head::Array(values) => Ok(Some(values)),
@@ -67,18 +67,18 @@ impl<R: Read> Pieces<R> {
         }
     }
 
-    /// Skips the next value, whatever it is.
+    /// Skips the next value.
     pub(super) fn skip(&mut self) -> io::Result<()> {
         let head = self.head()?;
         self.skip_rest(head)
     }
 
-    /// Skips what belongs to a head. However deep it goes, one number remembers what is left.
+    /// Skips what belongs to a head. A counter instead of recursion bounds the memory for nested values.
     fn skip_rest(&mut self, mut head: Head) -> io::Result<()> {
         let mut left: u64 = 0;
         loop {
             match head {
-                Head::Bytes(length) | Head::Other(length) => self.pass_over(length)?,
+                Head::Bytes(length) | Head::Other(length) => self.skip_bytes(length)?,
                 Head::Array(values) => left = left.saturating_add(values),
                 Head::Map(pairs) => left = left.saturating_add(pairs.saturating_mul(2)),
             }
@@ -91,7 +91,7 @@ impl<R: Read> Pieces<R> {
     }
 
     fn head(&mut self) -> io::Result<Head> {
-        let [marker] = self.array_of()?;
+        let [marker] = self.read_array()?;
         Ok(match Marker::from_u8(marker) {
             Marker::FixStr(length) => Head::Bytes(length.into()),
             Marker::Str8 | Marker::Bin8 => Head::Bytes(self.u8()?),
@@ -114,7 +114,7 @@ impl<R: Read> Pieces<R> {
             Marker::U64 | Marker::I64 | Marker::F64 => Head::Other(8),
             Marker::FixExt8 => Head::Other(9),
             Marker::FixExt16 => Head::Other(17),
-            // The type of an extension is one byte more.
+            // An extension has one more byte, for its type.
             Marker::Ext8 => Head::Other(self.u8()? + 1),
             Marker::Ext16 => Head::Other(self.u16()? + 1),
             Marker::Ext32 => Head::Other(self.u32()? + 1),
@@ -122,25 +122,25 @@ impl<R: Read> Pieces<R> {
     }
 
     fn u8(&mut self) -> io::Result<u64> {
-        Ok(u8::from_be_bytes(self.array_of()?).into())
+        Ok(u8::from_be_bytes(self.read_array()?).into())
     }
 
     fn u16(&mut self) -> io::Result<u64> {
-        Ok(u16::from_be_bytes(self.array_of()?).into())
+        Ok(u16::from_be_bytes(self.read_array()?).into())
     }
 
     fn u32(&mut self) -> io::Result<u64> {
-        Ok(u32::from_be_bytes(self.array_of()?).into())
+        Ok(u32::from_be_bytes(self.read_array()?).into())
     }
 
-    fn array_of<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+    fn read_array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.input.read_exact(&mut bytes)?;
         self.read += N as u64;
         Ok(bytes)
     }
 
-    fn pass_over(&mut self, length: u64) -> io::Result<()> {
+    fn skip_bytes(&mut self, length: u64) -> io::Result<()> {
         let passed = io::copy(&mut self.input.by_ref().take(length), &mut io::sink())?;
         self.read += passed;
         if passed < length { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
@@ -173,7 +173,7 @@ mod tests {
         ];
         for value in values {
             let stream = [value, b"\xa4next"].concat();
-            let mut pieces = Pieces::new(&stream[..]);
+            let mut pieces = Decoder::new(&stream[..]);
             pieces.skip().unwrap();
             assert_eq!(pieces.position(), value.len() as u64, "{value:x?}");
             assert_eq!(pieces.bytes(9).unwrap(), Some(b"next".to_vec()), "{value:x?}");
@@ -185,7 +185,7 @@ mod tests {
         let mut stream = b"\xdb\x00\x10\x00\x00".to_vec();
         stream.resize(5 + (1 << 20), b'x');
         stream.extend(b"\x01");
-        let mut pieces = Pieces::new(&stream[..]);
+        let mut pieces = Decoder::new(&stream[..]);
         assert_eq!(pieces.bytes(3).unwrap(), Some(b"xxx".to_vec()));
         assert_eq!(pieces.bytes(3).unwrap(), None);
     }
@@ -193,8 +193,8 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_an_error_and_costs_no_memory() {
         for cut in [&b""[..], b"\xa3ab", b"\xda\x00", b"\xdb\xff\xff\xff\xffabc", b"\xdd\xff\xff\xff\xff\x01", b"\x81\xa1a"] {
-            assert_eq!(Pieces::new(cut).skip().unwrap_err().kind(), ErrorKind::UnexpectedEof, "{cut:x?}");
-            assert!(Pieces::new(cut).bytes(u64::MAX).is_err(), "{cut:x?}");
+            assert_eq!(Decoder::new(cut).skip().unwrap_err().kind(), ErrorKind::UnexpectedEof, "{cut:x?}");
+            assert!(Decoder::new(cut).bytes(u64::MAX).is_err(), "{cut:x?}");
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let mut deep = vec![0x91; 1 << 20];
         deep.push(0xc0);
         let mut rest = &deep[..];
-        Pieces::new(&mut rest).skip().unwrap();
+        Decoder::new(&mut rest).skip().unwrap();
         assert!(rest.is_empty(), "{} bytes are left", rest.len());
     }
 }

@@ -1,6 +1,6 @@
 //! Serf's RPC: MessagePack over TCP (Serf's documentation, "RPC protocol", version 1).
 //!
-//! A request is a header and, for most commands, a body; so is what comes back.
+//! Requests and answers consist of a header and, for most commands, a body.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -11,78 +11,77 @@ use std::{env, fs};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::list::{self, Broken};
+use super::list::{self, ListError};
 use crate::members::Member;
 use crate::os::escape::Quoted;
 
-/// Time that the agent has for all it is asked on one connection. It answers within a millisecond, and a query in a
-/// second; one that hangs must not hang its caller.
-const LIMIT: Duration = Duration::from_secs(3);
-/// Where an agent listens unless it is told otherwise.
+/// Time limit for everything on one connection. An agent answers within a millisecond, and a query takes a second.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Default address of an agent.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7373";
-/// Where `serf-run` has its files unless it is told otherwise.
+/// Default directory of `serf-run`'s files.
 const DEFAULT_DIRECTORY: &str = "/run/serf";
-/// Most bytes of one answer that is kept whole; that of a query has some thousand.
-const LARGEST: u64 = 1 << 20;
-/// Bytes that are read at once.
-const BUFFER: usize = 64 << 10;
+/// Maximum size in bytes of an answer, except for the member list; that to a query has some thousand.
+const MAX_ANSWER: u64 = 1 << 20;
+/// Size of the read buffer in bytes.
+const BUFFER_SIZE: usize = 64 << 10;
 
-/// The file in `SERF_DIR` that has the agent's password.
-pub const PASSWORD: &str = "rpc-auth";
+/// Name of the file in `SERF_DIR` with the agent's password.
+pub const PASSWORD_FILE: &str = "rpc-auth";
 
 /// Why the agent gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SerfError {
-    /// There is no agent, or it went away.
+    /// The agent cannot be reached, or the connection broke.
     #[error("serf agent at {address}: {}", .reason.to_string().to_lowercase())]
     Io {
-        /// Where it should be.
+        /// Address of the agent.
         address: String,
-        /// What the system said; not named `source`, so that a chain of errors does not say it again.
+        /// The cause; not named `source`, so that a chain of errors does not repeat it.
         reason: io::Error,
     },
-    /// It took too long.
-    #[error("serf agent at {address} did not answer in {LIMIT:?}")]
+    /// The agent took too long.
+    #[error("serf agent at {address} did not answer in {TIMEOUT:?}")]
     TimedOut {
-        /// Where it is.
+        /// Address of the agent.
         address: String,
     },
-    /// What it said is not Serf's protocol, or was cut off.
+    /// The answer is not valid in Serf's protocol, or was cut off.
     #[error("serf agent at {address}: cannot read its answer")]
-    Nonsense {
-        /// Where it is.
+    Invalid {
+        /// Address of the agent.
         address: String,
     },
-    /// It has more members than anybody can have.
+    /// The member list takes too much memory.
     #[error("serf agent at {address}: its member list is too long: it has hundreds of thousands of members")]
-    Flood {
-        /// Where it is.
+    TooManyMembers {
+        /// Address of the agent.
         address: String,
     },
-    /// One of the above, and there is a member that is likely to be the cause.
+    /// One of the above, with a huge member as the likely cause.
     #[error("{cause}; its member {name} takes more than {megabytes} MB: remove it by serf force-leave -prune NAME", name = Quoted(.name), megabytes = .bytes >> 20)]
-    Large {
-        /// What happened.
+    LargeMember {
+        /// Message of the error.
         cause: String,
-        /// The member of which there is most.
+        /// Name of the member.
         name: String,
-        /// How many bytes came of it.
+        /// Its size in bytes.
         bytes: u64,
     },
-    /// It says that it failed.
+    /// The agent reports an error.
     #[error("serf agent at {address}: {command}: {reason}")]
     Refused {
-        /// Where it is.
+        /// Address of the agent.
         address: String,
-        /// What was asked.
+        /// The command.
         command: &'static str,
-        /// Its words.
+        /// The agent's message.
         reason: String,
     },
 }
 
-/// Bytes of other members as text.
-pub(super) fn lossy(bytes: &[u8]) -> String {
+/// Untrusted bytes as text.
+pub(super) fn to_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -115,17 +114,20 @@ struct Auth {
 pub(super) struct Session {
     address: String,
     command: &'static str,
-    answers: BufReader<Timed>,
+    answers: BufReader<DeadlineStream>,
 }
 
 impl Session {
-    /// Connects, and says which version is spoken.
+    /// Connects and authenticates.
     pub(super) fn open() -> Result<Self, SerfError> {
         let address = setting("SERF_RPC_ADDR").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         let stream = connect(&address).map_err(|source| failed(&address, source))?;
-        let mut session =
-            Self { address, command: "handshake", answers: BufReader::with_capacity(BUFFER, Timed { stream, deadline }) };
+        let mut session = Self {
+            address,
+            command: "handshake",
+            answers: BufReader::with_capacity(BUFFER_SIZE, DeadlineStream { stream, deadline }),
+        };
         session.call("handshake", Some(Handshake { version: 1 }))?;
         if let Some(auth_key) = setting("SERF_RPC_AUTH").or_else(password) {
             session.call("auth", Some(Auth { auth_key }))?;
@@ -133,12 +135,12 @@ impl Session {
         Ok(session)
     }
 
-    /// Gives a command, and reads the header of the answer.
+    /// Sends a command and reads the header of the answer.
     pub(super) fn call(&mut self, command: &'static str, body: Option<impl Serialize>) -> Result<(), SerfError> {
         self.command = command;
-        let mut request = rmp_serde::to_vec_named(&Request { command, seq: 0 }).map_err(|_| self.nonsense())?;
+        let mut request = rmp_serde::to_vec_named(&Request { command, seq: 0 }).map_err(|_| self.invalid())?;
         if let Some(body) = body {
-            request.append(&mut rmp_serde::to_vec_named(&body).map_err(|_| self.nonsense())?);
+            request.append(&mut rmp_serde::to_vec_named(&body).map_err(|_| self.invalid())?);
         }
         self.answers.get_mut().stream.write_all(&request).map_err(|source| failed(&self.address, source))?;
         self.header()
@@ -156,42 +158,42 @@ impl Session {
     /// Reads the body of an answer.
     pub(super) fn body<T: DeserializeOwned>(&mut self) -> Result<T, SerfError> {
         use rmp_serde::decode::Error;
-        rmp_serde::from_read((&mut self.answers).take(LARGEST)).map_err(|error| match error {
+        rmp_serde::from_read((&mut self.answers).take(MAX_ANSWER)).map_err(|error| match error {
             Error::InvalidMarkerRead(source) | Error::InvalidDataRead(source) if source.kind() != ErrorKind::UnexpectedEof => {
                 failed(&self.address, source)
             }
-            _ => self.nonsense(),
+            _ => self.invalid(),
         })
     }
 
     /// Reads the body of the answer to `members`.
     pub(super) fn members(&mut self) -> Result<Vec<Member>, SerfError> {
-        list::read(&mut self.answers).map_err(|Broken { reason, largest }| {
+        list::read(&mut self.answers).map_err(|ListError { reason, largest }| {
             let address = self.address.clone();
             let error = match reason.kind() {
-                ErrorKind::UnexpectedEof | ErrorKind::InvalidData => self.nonsense(),
-                ErrorKind::FileTooLarge => SerfError::Flood { address },
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData => self.invalid(),
+                ErrorKind::FileTooLarge => SerfError::TooManyMembers { address },
                 _ => failed(&self.address, reason),
             };
             let Some((name, bytes)) = largest else { return error };
-            SerfError::Large { cause: error.to_string(), name, bytes }
+            SerfError::LargeMember { cause: error.to_string(), name, bytes }
         })
     }
 
-    pub(super) fn nonsense(&self) -> SerfError {
-        SerfError::Nonsense { address: self.address.clone() }
+    pub(super) fn invalid(&self) -> SerfError {
+        SerfError::Invalid { address: self.address.clone() }
     }
 
-    /// The connection itself; what was read ahead is dropped.
+    /// The connection itself; buffered input is dropped.
     pub(super) fn into_stream(self) -> TcpStream {
         self.answers.into_inner().stream
     }
 }
 
-/// The agent says so if it wants another one, or one at all.
+/// The password that `serf-run` generated. If it is missing or wrong, the agent reports that.
 fn password() -> Option<String> {
     let directory = setting("SERF_DIR").unwrap_or_else(|| DEFAULT_DIRECTORY.to_owned());
-    fs::read_to_string(Path::new(&directory).join(PASSWORD)).ok()
+    fs::read_to_string(Path::new(&directory).join(PASSWORD_FILE)).ok()
 }
 
 fn setting(name: &str) -> Option<String> {
@@ -201,9 +203,9 @@ fn setting(name: &str) -> Option<String> {
 fn connect(address: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::InvalidInput, "not an address");
     for candidate in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&candidate, LIMIT) {
+        match TcpStream::connect_timeout(&candidate, TIMEOUT) {
             Ok(stream) => {
-                stream.set_write_timeout(Some(LIMIT))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
                 return Ok(stream);
             }
             Err(error) => last = error,
@@ -220,13 +222,13 @@ fn failed(address: &str, reason: io::Error) -> SerfError {
     }
 }
 
-/// A connection that is read until the deadline, however slowly its bytes come.
-struct Timed {
+/// A connection with a deadline for all reads together.
+struct DeadlineStream {
     stream: TcpStream,
     deadline: Instant,
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
