@@ -1,4 +1,4 @@
-//! The text of `haproxy.cfg`, as far as it must be understood: its server lines, and the rest.
+//! The text of `haproxy.cfg`: parsing its server lines, and rendering it from a template.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ fn word(line: &str) -> (&str, &str) {
     line.split_at(end)
 }
 
-/// Whether `server` in a section that begins with this keyword is one: in `peers` it is something else.
+/// Whether `server` lines in a section of this kind are servers; in `peers` they are something else.
 fn has_servers(section: &str) -> bool {
     matches!(section, "backend" | "listen")
 }
@@ -50,12 +50,12 @@ pub struct Config<'a> {
     pub rest: Vec<&'a str>,
     /// Sections whose servers take defaults from a `default-server` line, which a server added at run time does not.
     pub with_defaults: Vec<&'a str>,
-    /// Why the servers cannot be told apart by this simple reading, if so.
+    /// Why this parser cannot be sure about the servers, if so.
     pub irregular: Option<String>,
 }
 
 impl<'a> Config<'a> {
-    /// Reads the text of a configuration. Any text can be read; whether it is valid is HAProxy's to say.
+    /// Parses any text. Whether it is valid is for HAProxy to say.
     #[must_use]
     pub fn parse(text: &'a str) -> Self {
         let mut config = Self::default();
@@ -79,7 +79,7 @@ impl<'a> Config<'a> {
                 if again && section.has_servers {
                     config.irregular.get_or_insert_with(|| format!("section {name} appears twice"));
                 }
-                // In a command, `;` would begin another one.
+                // In a command, a `;` in the name would begin another command.
                 if !is_plain && section.has_servers {
                     config
                         .irregular
@@ -93,10 +93,10 @@ impl<'a> Config<'a> {
         config
     }
 
-    /// Reads a `server` line.
+    /// Parses a `server` line.
     fn server(&mut self, section: &mut Section<'a>, line: &str, is_plain: bool) -> Option<(ServerKey, ServerLine)> {
         section.has_server = true;
-        // Quotes, escapes and variables would need HAProxy's own reading of the line.
+        // Quotes, escapes and variables would need HAProxy's own parser.
         if !is_plain {
             self.irregular.get_or_insert_with(|| format!("a server line in {} has quotes, escapes or variables", section.name));
         }
@@ -111,7 +111,7 @@ impl<'a> Config<'a> {
         Some((ServerKey::new(section.name, server), line))
     }
 
-    /// Takes the servers that were found. They are sorted at once: one by one costs ten times as much.
+    /// Stores the servers that were found. Sorting them once is ten times faster than inserting one by one.
     fn take(&mut self, mut servers: Vec<(ServerKey, ServerLine)>) {
         servers.sort_by(|(a, _), (b, _)| a.cmp(b));
         if let Some(key) = servers.iter().zip(servers.iter().skip(1)).find(|((a, _), (b, _))| a == b).map(|((key, _), _)| key) {
@@ -121,18 +121,18 @@ impl<'a> Config<'a> {
     }
 }
 
-/// The section that is being read.
+/// The section being parsed.
 #[derive(Default)]
 struct Section<'a> {
     name: &'a str,
-    /// It is one that has servers.
+    /// Whether it is a section with servers.
     has_servers: bool,
-    /// It has a `server` line.
+    /// Whether a `server` line was found.
     has_server: bool,
     is_defaults: bool,
-    /// A `defaults` section before it has a `default-server` line.
+    /// Whether a `defaults` section before it has a `default-server` line.
     inherits_defaults: bool,
-    /// How many `.if` are open.
+    /// Number of open `.if` blocks.
     conditions: usize,
 }
 
@@ -144,15 +144,15 @@ impl<'a> Section<'a> {
         self.is_defaults = keyword == "defaults";
     }
 
-    /// Notes what a line other than `server` means for the servers of the section.
+    /// Records what a line other than `server` means for the servers of the section.
     fn note(&mut self, keyword: &str, arguments: &str, config: &mut Config<'a>) {
-        // Whether a server is in maintenance because of this cannot be seen.
+        // The state of a server does not show whether this is why it is in maintenance.
         if keyword == "default-server" && arguments.split_ascii_whitespace().any(|word| word == "disabled") {
             config.irregular.get_or_insert_with(|| format!("section {} disables its servers by default", self.name));
         }
         match keyword {
             "default-server" if self.is_defaults => self.inherits_defaults = true,
-            // It counts for the servers after it only.
+            // It applies only to the servers after it.
             "default-server" if self.has_server => {
                 config.irregular.get_or_insert_with(|| format!("section {} has a default-server after a server", self.name));
             }
@@ -168,7 +168,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The line without comment and surrounding white space, and whether it has no quotes, escapes or variables.
+/// The line without comment and surrounding whitespace, and whether it is free of quotes, escapes and variables.
 fn without_comment(line: &str) -> (&str, bool) {
     let line = line.trim_ascii();
     let special = |b: u8| matches!(b, b'"' | b'\'' | b'\\' | b'$' | b';');
@@ -178,7 +178,7 @@ fn without_comment(line: &str) -> (&str, bool) {
     let end = line.find(['#', '"', '\'', '\\']);
     let line = match end.and_then(|at| line.split_at_checked(at)) {
         Some((text, comment)) if comment.starts_with('#') => text.trim_ascii_end(),
-        // After a quote or an escape, `#` may be meant; keeping a comment there only costs a reload when it changes.
+        // After a quote or an escape, `#` may be literal. Keeping a comment only costs a reload when it changes.
         _ => line,
     };
     (line, !line.bytes().any(special))

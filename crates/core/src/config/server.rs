@@ -1,11 +1,11 @@
-//! One `server` line: which server it is about, where that is, and what else it says.
+//! A `server` line: the server's name, address and arguments.
 
 use std::fmt;
 use std::mem;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Which server: `backend/name`, as HAProxy's commands have it.
+/// Identifies a server, written `backend/name` in HAProxy's commands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerKey {
     /// Name of the `backend` or `listen` section.
@@ -28,46 +28,46 @@ impl fmt::Display for ServerKey {
     }
 }
 
-/// What a `server` line says after the server's name.
+/// The part of a `server` line after the server's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerLine {
     /// Address and port as written.
     pub address: String,
-    /// The same, parsed, when both are plain: a host name, a socket, a port range or an offset is not.
+    /// The same, parsed. `None` for a host name, a socket, a port range or an offset.
     pub endpoint: Option<(IpAddr, u16)>,
-    /// All further words, with one space between two of them.
+    /// All further words, separated by single spaces.
     pub arguments: String,
 }
 
-/// The state that a `server` line gives a server at its start, which commands can change.
+/// The initial state of a server, which commands can change.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Settings<'a> {
-    /// The value of `weight`; of two, HAProxy takes the last.
+    /// The value of the last `weight`, which is the one HAProxy uses.
     pub weight: Option<&'a str>,
-    /// It has health checks.
+    /// Whether it has health checks.
     pub check: bool,
-    /// It starts in maintenance.
+    /// Whether it starts in maintenance.
     pub disabled: bool,
 }
 
-/// What a word of a server line is.
+/// Kind of a word in a server line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Keyword,
     /// The value of `weight`.
     Weight,
-    /// The value of a keyword that takes any text.
+    /// The value of a keyword that takes arbitrary text.
     Text,
 }
 
 impl ServerLine {
-    /// The words without `weight` and its value: what can only be changed by making the server anew.
+    /// The words except `weight` and its value. They can only be changed by recreating the server.
     pub fn fixed(&self) -> impl Iterator<Item = &str> {
         let keep = |&(kind, word): &(Kind, &str)| kind == Kind::Text || (kind == Kind::Keyword && word != "weight");
         self.words().filter(keep).map(|(_, word)| word)
     }
 
-    /// What the line says about the server's state.
+    /// The initial state that the line gives the server.
     #[must_use]
     pub fn settings(&self) -> Settings<'_> {
         let mut settings = Settings::default();
@@ -82,7 +82,7 @@ impl ServerLine {
         settings
     }
 
-    /// The words, told apart as far as needed: `cookie check` is no health check, but a node that is named so.
+    /// The words with their kinds: in `cookie check`, `check` is the name of a node, not a health check.
     fn words(&self) -> impl Iterator<Item = (Kind, &str)> {
         let mut next = Kind::Keyword;
         self.arguments.split(' ').filter(|word| !word.is_empty()).map(move |word| {
@@ -95,7 +95,7 @@ impl ServerLine {
     }
 }
 
-/// What comes after a keyword (HAProxy 3.0 configuration manual, section 5.2).
+/// Kind of the word after a keyword (HAProxy 3.0 configuration manual, section 5.2).
 fn after(keyword: &str) -> Kind {
     match keyword {
         "weight" => Kind::Weight,
@@ -113,7 +113,7 @@ impl fmt::Display for ServerLine {
     }
 }
 
-/// Why a text is no server line: it has no address.
+/// The text has no address, so it is not a server line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a server has no address")]
 pub struct NoAddress;
@@ -121,7 +121,7 @@ pub struct NoAddress;
 impl FromStr for ServerLine {
     type Err = NoAddress;
 
-    /// Reads what a `server` line has after the server's name.
+    /// Parses the part of a `server` line after the server's name.
     fn from_str(text: &str) -> Result<Self, NoAddress> {
         let mut words = text.split_ascii_whitespace();
         let address = words.next().ok_or(NoAddress)?;
@@ -136,7 +136,7 @@ impl FromStr for ServerLine {
     }
 }
 
-/// Address and port, when both are plain.
+/// Parses an address with a port.
 fn endpoint(address: &str) -> Option<(IpAddr, u16)> {
     let (ip, port) = address.rsplit_once(':')?;
     let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);

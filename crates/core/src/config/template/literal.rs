@@ -1,8 +1,8 @@
-//! Templates that only repeat some lines for each node, as the lab's and ours do, filled in without the template engine.
+//! A fast path for templates that only repeat some lines for each node, such as the lab's and ours.
 //!
-//! The engine takes a millisecond to read a template, and 3 µs for each name of each node; a handler that is to be done
-//! in two milliseconds cannot wait for it (`bench/handlers` measures it). Whatever is not wholly understood here is left
-//! to the engine.
+//! The template engine takes a millisecond to parse a template, and 3 µs for each name of each node. That is too slow for a
+//! handler that should finish within two milliseconds (measured by `bench/handlers`). Any other template is left to the
+//! engine.
 
 use std::fmt::{Display, Write};
 
@@ -34,19 +34,19 @@ enum Name {
 }
 
 impl Literal {
-    /// Reads a template, or tells `None` when it is anything else.
+    /// Parses a template; `None` if it needs the engine.
     pub(super) fn parse(template: &str) -> Option<Self> {
         let (before, rest) = split_at_tag(template, &OPEN)?;
         let (body, after) = split_at_tag(rest, &CLOSE)?;
         let no_tags = |text: &str| !text.contains("{{") && !text.contains("}}");
-        // A backslash can take the meaning from the tag after it, a carriage return hides where a line ends.
+        // A backslash can escape the tag after it, and a carriage return hides the end of a line.
         if !no_tags(before) || !no_tags(after) || template.contains("\\{") || template.contains('\r') {
             return None;
         }
         Some(Self { before: before.to_owned(), body: pieces(body)?, after: after.to_owned() })
     }
 
-    /// The text for these nodes.
+    /// Renders the template for these nodes.
     pub(super) fn fill<'a>(&self, nodes: impl IntoIterator<Item = Fields<'a>>) -> String {
         let mut text = self.before.clone();
         for node in nodes {
@@ -66,15 +66,15 @@ impl Literal {
 }
 
 fn push(text: &mut String, value: impl Display) {
-    // A string takes all that is written to it.
+    // Writing to a string cannot fail.
     let _ = write!(text, "{value}");
 }
 
-/// Splits at the first line that has a tag, which must be this one and alone on it: the line belongs to neither part.
+/// Splits at the first line that consists of this tag alone. The line belongs to neither part.
 fn split_at_tag<'a>(text: &'a str, tag: &[&str]) -> Option<(&'a str, &'a str)> {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        // What the engine makes of white space after a tag depends on what comes then.
+        // How the engine treats whitespace after a tag depends on what follows.
         let found = line.strip_suffix('\n').unwrap_or(line).trim_start_matches([' ', '\t']);
         let words = found.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
         if words.is_some_and(|words| words.split([' ', '\t']).filter(|word| !word.is_empty()).eq(tag.iter().copied())) {
@@ -85,7 +85,7 @@ fn split_at_tag<'a>(text: &'a str, tag: &[&str]) -> Option<(&'a str, &'a str)> {
     None
 }
 
-/// Takes a body apart into text and the names of a node's fields.
+/// Splits a body into text and the names of a node's fields.
 fn pieces(mut body: &str) -> Option<Vec<Piece>> {
     let mut pieces = Vec::new();
     while let Some((text, rest)) = body.split_once("{{") {

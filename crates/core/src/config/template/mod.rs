@@ -1,4 +1,4 @@
-//! From the registry's nodes to the text of `haproxy.cfg`.
+//! Rendering the text of `haproxy.cfg` from a Handlebars template and the nodes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,7 @@ mod partials;
 use literal::Literal;
 pub use options::RenderOptions;
 
-/// Why there is no text.
+/// Why the template could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The template's file cannot be read.
@@ -27,10 +27,10 @@ pub enum RenderError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The template is no Handlebars template.
+    /// The template is not valid Handlebars.
     #[error("template {path}: {reason}", path = path.display())]
     Parse {
         /// The file.
@@ -38,7 +38,7 @@ pub enum RenderError {
         /// Line, column and reason.
         reason: String,
     },
-    /// The template names something that is not there.
+    /// The template uses an unknown name.
     #[error("template {path}: {reason}", path = path.display())]
     Data {
         /// The file.
@@ -46,7 +46,7 @@ pub enum RenderError {
         /// Line, column and reason.
         reason: String,
     },
-    /// Nothing but white space came out, which is never a configuration.
+    /// The result is blank, which is never a valid configuration.
     #[error("template {path} renders to nothing", path = path.display())]
     Empty {
         /// The file.
@@ -54,17 +54,17 @@ pub enum RenderError {
     },
 }
 
-/// What a template can name.
+/// The data of a template.
 #[derive(Serialize)]
 struct Data<'a> {
-    /// The nodes, ordered by name, so that two balancers write the same file.
+    /// The nodes, sorted by name, so that two balancers write the same file.
     addresses: Vec<Fields<'a>>,
-    /// Names given by the caller.
+    /// Additional names with their values.
     #[serde(flatten)]
     settings: &'a BTreeMap<String, String>,
 }
 
-/// The fields of one node: `host` and `ip` are the lab's.
+/// The fields of a node; `host` and `ip` are those of the lab's template.
 #[derive(Serialize)]
 struct Fields<'a> {
     host: &'a str,
@@ -74,20 +74,20 @@ struct Fields<'a> {
     drain: bool,
 }
 
-/// A template that was read.
+/// A template that was loaded from a file.
 #[derive(Debug)]
 pub struct Template {
     path: PathBuf,
     text: String,
-    /// Set when it needs no engine.
+    /// Set if the template does not need the engine.
     literal: Option<Literal>,
 }
 
 impl Template {
-    /// Reads the Handlebars template in the file `path`.
+    /// Reads a Handlebars template from a file. It is parsed when it is rendered.
     ///
     /// # Errors
-    /// [`RenderError::Read`].
+    /// [`RenderError::Read`] if the file cannot be read.
     pub fn load(path: &Path) -> Result<Self, RenderError> {
         let text = check_file(path)
             .and_then(|()| read_text(path))
@@ -96,12 +96,12 @@ impl Template {
         Ok(Self { path: path.to_owned(), text, literal })
     }
 
-    /// Fills the template in: `{{#each addresses}}` with `{{host}}`, `{{ip}}`, `{{port}}`, `{{weight}}` and `{{drain}}`
-    /// of each node, and the names of `settings` at the top level. A node that says no port has `port`; one that drains
-    /// has weight 0, one that says no weight 100.
+    /// Renders the template. It can use `{{#each addresses}}` with the fields `{{host}}`, `{{ip}}`, `{{port}}`,
+    /// `{{weight}}` and `{{drain}}` of each node, and the names in `settings` at the top level. `port` is the default port;
+    /// the default weight is 100, and that of a draining node is 0.
     ///
     /// # Errors
-    /// [`RenderError::Parse`], [`RenderError::Data`] and [`RenderError::Empty`].
+    /// [`RenderError::Parse`], [`RenderError::Data`] or [`RenderError::Empty`].
     pub fn render<'a>(
         &self,
         nodes: impl IntoIterator<Item = &'a Node>,
@@ -129,10 +129,10 @@ impl Template {
     }
 }
 
-/// The template engine with the template `text`, which has no name.
+/// The template engine with the template `text` under an empty name.
 fn engine(text: &str) -> Result<Handlebars<'static>, handlebars::TemplateError> {
     let mut handlebars = Handlebars::new();
-    // A misspelt name is an error, not an empty word in the middle of a configuration.
+    // A misspelt name must be an error, not an empty word in the configuration.
     handlebars.set_strict_mode(true);
     handlebars.register_escape_fn(handlebars::no_escape);
     handlebars.register_template_string("", text)?;
@@ -143,11 +143,11 @@ fn fields(node: &Node, port: Port) -> Fields<'_> {
     Fields { host: node.name.as_str(), ip: node.address, port: node.port(port), weight: node.weight(), drain: node.tags.drain }
 }
 
-/// One line of what the library prints over several, with a picture of the place.
+/// The message in one line; the library prints several, with an excerpt of the template.
 fn parse_reason(error: &handlebars::TemplateError) -> String {
     let place = error.pos().map_or(String::new(), |(line, column)| format!("line {line}, column {column}: "));
     match error.reason() {
-        // The library lists the rules of its grammar, which helps nobody.
+        // The library lists the rules of its grammar, which does not help.
         TemplateErrorReason::InvalidSyntax(_) => format!("{place}not valid Handlebars: is a }}}} or a {{{{/each}}}} missing?"),
         reason => format!("{place}{}", reason.to_string().replace('\n', " ")),
     }

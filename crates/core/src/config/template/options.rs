@@ -1,4 +1,4 @@
-//! What a configuration is rendered from.
+//! Options for rendering the configuration.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use clap::Args;
 
 use crate::node::Port;
 
-/// What the configuration is made of.
+/// Registry, template, and default port.
 #[derive(Debug, Clone, Args)]
 pub struct RenderOptions {
-    /// Directory with one file a node
+    /// Directory with one file per node
     #[arg(long, env = "NODES_DIR", value_name = "DIR", default_value = "/nodes")]
     pub nodes_dir: PathBuf,
     /// Handlebars template of the configuration

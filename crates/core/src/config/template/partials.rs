@@ -1,14 +1,14 @@
-//! Partials that include themselves: the engine follows them until its stack ends, and the process with it.
+//! Detecting partials that include themselves, because the engine would recurse until the stack overflows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use handlebars::Template;
 use handlebars::template::{DecoratorTemplate, Parameter, TemplateElement};
 
-/// What each inline partial includes, by its name; `None` stands for a name that is only known while it is filled in.
+/// The partials that each inline partial includes. `None` is a name that is only known when rendering.
 type Included = BTreeMap<String, BTreeSet<Option<String>>>;
 
-/// An inline partial of the template that includes itself, or may do so, directly or through others.
+/// The name of an inline partial that includes itself, or may do so, directly or through others.
 pub(super) fn circular(template: &Template) -> Option<String> {
     let mut included = Included::new();
     collect(template, None, &mut included);
@@ -32,7 +32,7 @@ fn includes_itself(name: &str, included: &Included) -> bool {
     false
 }
 
-/// Collects what is included in the partial `inside`.
+/// Collects what `template` includes, as part of the partial `inside`.
 fn collect(template: &Template, inside: Option<&str>, included: &mut Included) {
     for element in &template.elements {
         match element {
@@ -54,7 +54,7 @@ fn collect(template: &Template, inside: Option<&str>, included: &mut Included) {
     }
 }
 
-/// The name that `{{#*inline "name"}}` gives to its content.
+/// The name in `{{#*inline "name"}}`.
 fn inline_name(block: &DecoratorTemplate) -> Option<&str> {
     match block.params.first()? {
         Parameter::Literal(name) => name.as_str(),
