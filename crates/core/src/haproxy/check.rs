@@ -1,4 +1,4 @@
-//! Asking HAProxy whether a configuration is valid.
+//! Validating a configuration with `haproxy -c`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use super::{HaproxyError, alerts};
 use crate::os::command::run;
 
-/// Ten thousand servers take 0.4 s.
-const LIMIT: Duration = Duration::from_secs(15);
-/// HAProxy has no sign for standard input, but can open it as a file.
-const INPUT: &str = "/dev/stdin";
+/// Time limit of a check; 10,000 servers take 0.4 s.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// HAProxy has no option for standard input, but can open it as a file.
+const STDIN: &str = "/dev/stdin";
 
-/// Lets `haproxy -c` read a configuration, which is shown as `name` in the error.
+/// Validates a configuration with `haproxy -c`. In the error it is called `name`.
 ///
 /// # Errors
-/// [`HaproxyError::Rejected`] in HAProxy's own words, [`HaproxyError::Program`] when it cannot be asked.
+/// [`HaproxyError::Rejected`] with HAProxy's message, [`HaproxyError::Program`] if `haproxy` cannot be run.
 pub fn check(text: &str, name: &Path) -> Result<(), HaproxyError> {
-    let answer = run("haproxy", &["-c", "-f", INPUT], text, LIMIT)?;
+    let answer = run("haproxy", &["-c", "-f", STDIN], text, TIMEOUT)?;
     if answer.status.success() {
         return Ok(());
     }
     let output = format!("{}{}", answer.stdout, answer.stderr);
-    Err(HaproxyError::Rejected(alerts(&output).replace(INPUT, &name.to_string_lossy())))
+    Err(HaproxyError::Rejected(alerts(&output).replace(STDIN, &name.to_string_lossy())))
 }

@@ -1,9 +1,8 @@
-//! What the process is known to run: a record that holds for one process only.
+//! The record of the configuration that HAProxy was last made to run.
 //!
-//! HAProxy can tell its servers, but not the rest of the configuration that it has read. So whoever makes it read
-//! one, or changes a server, records it. The record names the worker, or the master that is about to start, by process
-//! id and start time: after a restart, or a reload by somebody else, it holds no more, and it is simply not known what
-//! runs.
+//! HAProxy can list its servers, but not the rest of the configuration that it has read, so the tools record what they
+//! apply. The record is bound to a worker, or to a master that is about to start, by process id and start time. A restart or
+//! a reload by someone else invalidates it, and then the running configuration is unknown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,61 +14,61 @@ use crate::config::{ServerKey, ServerLine};
 use crate::os::atomic_file::Staged;
 use crate::os::read_file::read_text;
 
-/// One process, told from an earlier one with the same id.
+/// Identifies a process, even if its id is reused later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessId {
-    /// The id.
+    /// Process id.
     pub pid: i32,
-    /// Clock ticks between the start of the system and that of the process; no change of the clock touches it.
+    /// Start time in clock ticks since boot, which does not change with the clock.
     start: u64,
 }
 
 impl ProcessId {
-    /// The process that has this id now, or `None` when there is none.
+    /// The process that has this id now, or `None` if there is none.
     #[must_use]
     pub fn of_pid(pid: i32) -> Option<Self> {
-        // One read: it has some 300 bytes.
+        // A single read is enough for its 300 bytes or so.
         let mut buffer = [0; 1024];
         let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
         let stat = String::from_utf8_lossy(buffer.get(..length)?);
-        // The second field is a name in parentheses and may itself have spaces; the start is the 22nd (proc(5)).
+        // The second field is a name in parentheses that may contain spaces; the start time is the 22nd (proc(5)).
         let (_, fields) = stat.rsplit_once(") ")?;
         let start = fields.split(' ').nth(19)?.parse().ok()?;
         Some(Self { pid, start })
     }
 }
 
-/// The process that a record holds for.
+/// The process that a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reader {
-    /// This worker.
+pub enum RecordedFor {
+    /// A worker.
     Worker(ProcessId),
-    /// The first worker of this master, which was not HAProxy yet when the record was made.
+    /// The first worker of a master that had not started when the record was made.
     Master(ProcessId),
 }
 
-/// What a worker runs.
+/// The configuration that a worker runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastApplied {
-    /// The text of the configuration that it runs in effect.
+    /// Text of the configuration, including the effect of commands.
     pub text: String,
-    /// Servers that are no longer in the configuration and wait, in maintenance, for their last connections to end.
+    /// Servers that are no longer in the configuration, but are kept in maintenance until their last connections end.
     pub leaving: BTreeMap<ServerKey, ServerLine>,
 }
 
 impl LastApplied {
-    /// The record, if there is one, and the process that it holds for.
+    /// Loads the record with the process it is about; `None` if it is missing or invalid.
     #[must_use]
-    pub fn load(path: &Path) -> Option<(Reader, Self)> {
+    pub fn load(path: &Path) -> Option<(RecordedFor, Self)> {
         let mut text = read_text(path).ok()?;
         let head: String = text.drain(..text.find("\n\n")? + 2).collect();
         let mut head = head.trim_end().lines();
         let (kind, process) = head.next()?.split_once(' ')?;
         let (pid, start) = process.split_once(' ')?;
         let process = ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? };
-        let reader = match kind {
-            "worker" => Reader::Worker(process),
-            "master" => Reader::Master(process),
+        let recorded_for = match kind {
+            "worker" => RecordedFor::Worker(process),
+            "master" => RecordedFor::Master(process),
             _ => return None,
         };
         let leaving = head.map(|line| {
@@ -77,21 +76,21 @@ impl LastApplied {
             let (server, line) = line.split_once(' ')?;
             Some((ServerKey::new(backend, server), line.parse().ok()?))
         });
-        Some((reader, Self { text, leaving: leaving.collect::<Option<_>>()? }))
+        Some((recorded_for, Self { text, leaving: leaving.collect::<Option<_>>()? }))
     }
 
-    /// Records that `reader` runs this.
+    /// Records that `recorded_for` runs this configuration.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn store(&self, path: &Path, reader: Reader) -> io::Result<()> {
-        let (kind, process) = match reader {
-            Reader::Worker(process) => ("worker", process),
-            Reader::Master(process) => ("master", process),
+    /// I/O errors.
+    pub fn store(&self, path: &Path, recorded_for: RecordedFor) -> io::Result<()> {
+        let (kind, process) = match recorded_for {
+            RecordedFor::Worker(process) => ("worker", process),
+            RecordedFor::Master(process) => ("master", process),
         };
         let mut head = format!("{kind} {} {}", process.pid, process.start);
         for (key, line) in &self.leaving {
-            // A string takes all that is written to it.
+            // Writing to a string cannot fail.
             let _ = write!(head, "\nleaving {key} {line}");
         }
         head.push_str("\n\n");
@@ -99,7 +98,7 @@ impl LastApplied {
     }
 }
 
-/// Where the record is: beside the master socket.
+/// Path of the record, next to the master socket.
 #[must_use]
 pub fn record_path(master: &Path) -> PathBuf {
     master.with_file_name("running.cfg")
@@ -118,7 +117,7 @@ mod tests {
         let process = ProcessId::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
         let leaving = BTreeMap::from([(ServerKey::new("nodes", "s1"), "172.18.0.2:3000 check weight 5".parse().unwrap())]);
         let running = LastApplied { text: "global\n\n    maxconn 5\n".to_owned(), leaving };
-        for reader in [Reader::Worker(process), Reader::Master(process)] {
+        for reader in [RecordedFor::Worker(process), RecordedFor::Master(process)] {
             running.store(&path, reader).unwrap();
             assert_eq!(LastApplied::load(&path), Some((reader, running.clone())));
         }

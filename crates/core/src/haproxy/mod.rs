@@ -1,8 +1,8 @@
-//! The running HAProxy: its master process and the worker that takes the traffic.
+//! The running HAProxy: its master process, and the worker that takes the traffic.
 //!
-//! The worker is found through the master's socket, which names the one that answers (HAProxy 3.0 management guide,
-//! section 9.4): so a command never reaches an old worker that only finishes its connections. One that is known is asked
-//! on its own socket ([`EarlySession`]), and has to say that it is the one.
+//! The worker is found through the master socket (HAProxy 3.0 management guide, section 9.4), so that commands never reach an
+//! old worker that is finishing its connections. A worker that is already known is asked directly on its own socket, and has
+//! to confirm its identity ([`EarlySession`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,22 +24,22 @@ use session::Connection;
 pub use session::{EarlySession, Session, current_worker};
 pub use state::{Server, parse_servers};
 
-/// Time that one answer of HAProxy may take.
-const LIMIT: Duration = Duration::from_secs(2);
-/// Pause between two looks at a HAProxy that is just starting or reloading.
-const PAUSE: Duration = Duration::from_millis(20);
-/// Time that a reload may take: a large configuration is read twice.
-const RELOAD_LIMIT: Duration = Duration::from_secs(15);
+/// Time limit for an answer of HAProxy.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two attempts to reach a HAProxy that is starting or reloading.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time limit for a reload, which reads a large configuration twice.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Why HAProxy could not be asked, or what it refused.
+/// Why HAProxy could not be reached, or what it rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum HaproxyError {
-    /// The socket is there, but nothing usable comes from it.
+    /// The socket exists, but the conversation on it failed.
     #[error("HAProxy socket {path}", path = path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// The answer is not one that this version of HAProxy gives.
@@ -47,10 +47,10 @@ pub enum HaproxyError {
     Answer {
         /// The socket.
         path: PathBuf,
-        /// What was asked.
+        /// The command.
         command: String,
     },
-    /// HAProxy runs without the socket that can reload it.
+    /// HAProxy runs without a master socket, so it cannot be reloaded.
     #[error("HAProxy answers on {admin}, but not on its master socket {master}: start it with -W -S {master}", admin = admin.display(), master = master.display())]
     NoMaster {
         /// The socket that answers.
@@ -58,10 +58,10 @@ pub enum HaproxyError {
         /// The socket that does not.
         master: PathBuf,
     },
-    /// `haproxy -c` finds the configuration invalid.
+    /// `haproxy -c` rejects the configuration.
     #[error("HAProxy rejects the configuration: {0}")]
     Rejected(String),
-    /// The new worker did not start; the old one goes on.
+    /// The new worker did not start; the old one keeps running.
     #[error("HAProxy failed to reload, the old worker keeps running: {0}")]
     Reload(String),
     /// `haproxy -c` could not be run.
@@ -69,51 +69,50 @@ pub enum HaproxyError {
     Program(#[from] ProgramError),
 }
 
-/// Finds the worker that takes the traffic, or `None` when HAProxy does not run.
-///
-/// While a master that has just started has no worker yet, it is asked again for a short while.
+/// Connects to the worker that takes the traffic; `None` if HAProxy is not running. Waits up to two seconds for the first worker
+/// of a master that has just started.
 ///
 /// # Errors
-/// [`HaproxyError`] when something is there that does not answer as HAProxy does.
+/// [`HaproxyError`] if something listens on a socket, but does not answer like HAProxy.
 pub fn find(master: &Path, admin: &Path) -> Result<Option<Session>, HaproxyError> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
-        let Some(connection) = Connection::open(master, LIMIT)? else {
-            if Connection::open(admin, LIMIT)?.is_none() {
+        let Some(connection) = Connection::open(master, ANSWER_TIMEOUT)? else {
+            if Connection::open(admin, ANSWER_TIMEOUT)?.is_none() {
                 return Ok(None);
             }
-            // The worker that ends with its master may be there a little longer.
+            // A worker may outlive its master for a moment.
             if Instant::now() >= deadline {
                 return Err(HaproxyError::NoMaster { admin: admin.to_owned(), master: master.to_owned() });
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(POLL_INTERVAL);
             continue;
         };
         match Session::begin(connection) {
             Ok(Some(session)) => return Ok(Some(session)),
             Err(error) if Instant::now() >= deadline => return Err(error),
-            // A master ends its connections when it begins to reload.
-            Ok(None) | Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            // A master closes its connections when it begins to reload.
+            Ok(None) | Err(_) if Instant::now() < deadline => std::thread::sleep(POLL_INTERVAL),
             Ok(None) => return Err(HaproxyError::Answer { path: master.to_owned(), command: "show proc".to_owned() }),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Whether nobody listens on the master's socket: then HAProxy reads its file when it starts.
+/// Whether nothing listens on the master socket, so that HAProxy is yet to start and read its file.
 #[must_use]
 pub fn is_down(master: &Path) -> bool {
-    matches!(Connection::open(master, LIMIT), Ok(None))
+    matches!(Connection::open(master, ANSWER_TIMEOUT), Ok(None))
 }
 
-/// Makes HAProxy read its configuration anew, and returns when the new worker takes the traffic.
+/// Makes HAProxy reload its configuration, and waits until the new worker takes the traffic.
 ///
 /// # Errors
-/// [`HaproxyError::Reload`] with HAProxy's own words when the new worker did not start; the old one goes on then.
+/// [`HaproxyError::Reload`] with HAProxy's message if the new worker did not start; the old one keeps running.
 pub fn reload(master: &Path) -> Result<(), HaproxyError> {
-    let not_there = || HaproxyError::Socket { path: master.to_owned(), source: io::ErrorKind::NotFound.into() };
-    let mut connection = Connection::open(master, RELOAD_LIMIT)?.ok_or_else(not_there)?;
-    let answer = connection.last_words("reload")?;
+    let missing = || HaproxyError::Socket { path: master.to_owned(), source: io::ErrorKind::NotFound.into() };
+    let mut connection = Connection::open(master, RELOAD_TIMEOUT)?.ok_or_else(missing)?;
+    let answer = connection.ask_last("reload")?;
     match answer.lines().next() {
         Some("Success=1") => Ok(()),
         Some("Success=0") => Err(HaproxyError::Reload(alerts(&answer))),
@@ -121,7 +120,7 @@ pub fn reload(master: &Path) -> Result<(), HaproxyError> {
     }
 }
 
-/// The alerts in what HAProxy prints, without its prefixes, as one line.
+/// The alerts in HAProxy's output, without their prefixes, as one line.
 #[must_use]
 pub fn alerts(output: &str) -> String {
     let alert = |line: &str| -> Option<String> {

@@ -1,4 +1,4 @@
-//! What must be done so that the process runs what the file says.
+//! Planning how to make the running process match the configuration file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,37 +9,37 @@ use crate::haproxy::Server;
 use crate::haproxy::last_applied::LastApplied;
 use crate::os::escape::Quoted;
 
-/// Most commands of one plan: one reload is sooner done than more of them.
-const MOST: usize = 1000;
+/// Maximum number of commands in a plan; beyond that, a reload is faster.
+const MAX_COMMANDS: usize = 1000;
 
-/// The way from what runs to what shall run.
+/// How to get from the running configuration to the wanted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
-    /// Commands at run time, possibly none; connections of other servers are not touched.
+    /// Commands at run time, possibly none. Connections to other servers are not affected.
     Commands(Vec<Command>),
-    /// HAProxy must read the file anew, for this reason.
+    /// A reload, for this reason.
     Reload(String),
 }
 
-/// One command to the worker about one server.
+/// A command to the worker about one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// The server.
     pub server: ServerKey,
-    /// What is done to it.
+    /// What to do with it.
     pub action: Action,
 }
 
-/// What can be done to a server at run time.
+/// What can be done with a server at run time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make it, with all that its line in the file says.
+    /// Create it, with the arguments of its line in the file.
     Add(String),
-    /// Begin its health checks, which `add server` does not.
+    /// Start its health checks, which `add server` does not do.
     Check,
     /// End maintenance or drain.
     Ready,
-    /// Move it.
+    /// Change its address.
     Move {
         /// New address.
         address: IpAddr,
@@ -48,11 +48,11 @@ pub enum Action {
     },
     /// Change its share of the traffic.
     Weigh(u32),
-    /// Send it no new request; what runs there goes on.
+    /// Put it into maintenance: no new requests, while running ones continue.
     Maintain,
-    /// Remove it, in order to make it anew.
+    /// Delete it, in order to recreate it.
     Delete,
-    /// Remove it if no connection is left, else let it be for a later run.
+    /// Delete it if it has no connections left; otherwise a later run does.
     DeleteWhenIdle,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Command {
 }
 
 impl Action {
-    /// Whether HAProxy's answer says that the command was carried out.
+    /// Whether HAProxy's answer means that the command succeeded.
     #[must_use]
     pub fn is_done(&self, answer: &str) -> bool {
         match self {
@@ -84,8 +84,8 @@ impl Action {
     }
 }
 
-/// Compares what shall run, the text `wanted`, with what runs: `running` is what the worker is known to have read,
-/// `servers` what it has now, whoever changed it.
+/// Compares the wanted configuration with the running one: `running` is what the worker is known to have read, and `servers`
+/// are those it has now, whoever changed them.
 #[must_use]
 pub fn plan(wanted: &str, running: Option<&LastApplied>, servers: &BTreeMap<ServerKey, Server>) -> Plan {
     let Some(running) = running else {
@@ -102,7 +102,7 @@ pub fn plan(wanted: &str, running: Option<&LastApplied>, servers: &BTreeMap<Serv
     Comparison { wanted: &wanted, known: &known.servers, leaving: &running.leaving, servers }.plan()
 }
 
-/// What is different, told by one line: where a line is gone, the ones after it are not to blame.
+/// Describes the first difference. If a line was removed, that line is named instead of the one that took its place.
 fn first_difference(known: &[&str], wanted: &[&str]) -> String {
     let has_more = |lines: &[&str], others: &[&str], line: &str| {
         let count = |lines: &[&str]| lines.iter().filter(|other| **other == line).count();
@@ -138,20 +138,20 @@ impl Comparison<'_> {
                 Err(reason) => return Plan::Reload(reason),
             }
         }
-        // New servers come first, so that there is always one to take over.
+        // New servers were added first, so that there is always one to take over.
         for (key, server) in self.servers.iter().filter(|(key, _)| !self.wanted.servers.contains_key(key)) {
             let maintain = (!server.is_in_maintenance()).then_some(Action::Maintain);
             commands.extend(
                 maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.clone(), action }),
             );
         }
-        if commands.len() > MOST {
+        if commands.len() > MAX_COMMANDS {
             return Plan::Reload(format!("it would take {} commands at run time", commands.len()));
         }
         Plan::Commands(commands)
     }
 
-    /// What must be done for one server of the file: `server` is what the worker has.
+    /// The actions for one server of the file; `server` is its state in the worker.
     fn server(&self, key: &ServerKey, line: &ServerLine, server: Option<&Server>) -> Result<Vec<Action>, String> {
         let Some(server) = server else {
             return self.add(key, line);

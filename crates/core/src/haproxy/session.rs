@@ -1,4 +1,4 @@
-//! A conversation on HAProxy's command line sockets.
+//! Sessions on HAProxy's command line sockets.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -12,13 +12,13 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockop
 use nix::sys::time::TimeVal;
 
 use super::HaproxyError;
-use crate::haproxy::last_applied::{ProcessId, Reader};
+use crate::haproxy::last_applied::{ProcessId, RecordedFor};
 use crate::os::permissions::check_file;
 
-/// Largest answer that is read, in bytes: the state of 10,000 servers has less than 2 MB.
-const LARGEST: usize = 16 << 20;
+/// Maximum size of an answer in bytes; the state of 10,000 servers has less than 2 MB.
+const MAX_ANSWER: usize = 16 << 20;
 
-/// What a worker puts after each answer on its own socket.
+/// The prompt that a worker writes after each answer on its own socket.
 const PROMPT: &str = "\n> ";
 
 /// A connection to one of the sockets.
@@ -26,28 +26,28 @@ const PROMPT: &str = "\n> ";
 pub(super) struct Connection {
     path: PathBuf,
     stream: UnixStream,
-    /// Time that one answer may take.
-    limit: Duration,
+    /// Time limit for an answer.
+    timeout: Duration,
 }
 
 impl Connection {
-    /// Connects, or tells `None` when nobody listens there. An answer may take as long as `limit`.
-    pub(super) fn open(path: &Path, limit: Duration) -> Result<Option<Self>, HaproxyError> {
-        match check_file(path).and_then(|()| connect(path, limit)) {
-            Ok(stream) => Ok(Some(Self { path: path.to_owned(), stream, limit })),
+    /// Connects; `None` if nothing listens there. `timeout` is the time limit for connecting and for each answer.
+    pub(super) fn open(path: &Path, timeout: Duration) -> Result<Option<Self>, HaproxyError> {
+        match check_file(path).and_then(|()| connect(path, timeout)) {
+            Ok(stream) => Ok(Some(Self { path: path.to_owned(), stream, timeout })),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(source) => Err(HaproxyError::Socket { path: path.to_owned(), source }),
         }
     }
 
-    /// Sends the last command, and reads the answer to its end.
-    pub(super) fn last_words(&mut self, command: &str) -> Result<String, HaproxyError> {
+    /// Sends the last command of the connection, and reads the answer to its end.
+    pub(super) fn ask_last(&mut self, command: &str) -> Result<String, HaproxyError> {
         self.send(command)?;
         self.stream.shutdown(Shutdown::Write).map_err(|source| self.failed(source))?;
         self.receive(|_| false)
     }
 
-    /// Sends a command, and reads the answer up to the next prompt.
+    /// Sends a command and reads the answer up to the next prompt.
     fn ask(&mut self, command: &str) -> Result<String, HaproxyError> {
         self.send(command)?;
         let mut answer = self.receive(at_prompt)?;
@@ -65,14 +65,14 @@ impl Connection {
     }
 
     fn receive(&mut self, complete: impl Fn(&[u8]) -> bool) -> Result<String, HaproxyError> {
-        let deadline = Instant::now() + self.limit;
+        let deadline = Instant::now() + self.timeout;
         let mut answer = Vec::new();
         let mut chunk = vec![0; 16 * 1024];
         loop {
             let length = match self.stream.read(&mut chunk) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // With a timeout on the socket, this is how its end is told.
+                // This is how a socket reports that its timeout has expired.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(self.failed(io::ErrorKind::TimedOut.into()));
                 }
@@ -85,7 +85,7 @@ impl Connection {
             if Instant::now() > deadline {
                 return Err(self.failed(io::ErrorKind::TimedOut.into()));
             }
-            if answer.len() > LARGEST {
+            if answer.len() > MAX_ANSWER {
                 return Err(self.failed(io::ErrorKind::InvalidData.into()));
             }
         }
@@ -96,12 +96,12 @@ impl Connection {
     }
 }
 
-/// Connects with a time limit: a full queue of a process that hangs would block for ever.
-fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+/// Connects with a time limit, because the full queue of a hanging process would block forever.
+fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let limit = TimeVal::new(i64::try_from(limit.as_secs()).unwrap_or(1), 0);
-    socket::setsockopt(&fd, sockopt::SendTimeout, &limit)?;
-    socket::setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
+    let timeout = TimeVal::new(i64::try_from(timeout.as_secs()).unwrap_or(1), 0);
+    socket::setsockopt(&fd, sockopt::SendTimeout, &timeout)?;
+    socket::setsockopt(&fd, sockopt::ReceiveTimeout, &timeout)?;
     socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?).map_err(|errno| match errno {
         Errno::EAGAIN => io::ErrorKind::TimedOut.into(),
         other => io::Error::from(other),
@@ -115,20 +115,19 @@ fn at_prompt(answer: &[u8]) -> bool {
     last.strip_suffix(b"> ").is_some_and(|name| name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'[' | b']')))
 }
 
-/// A conversation with one worker, through the master or on the worker's own socket: once begun, it reaches that worker
-/// or nobody.
+/// A session with one worker, through the master or on the worker's own socket. It never reaches another worker.
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
     worker: ProcessId,
-    /// What comes after each answer.
+    /// The prompt after each answer.
     prompt: String,
-    /// The master, if it has not reloaded since it started.
+    /// The master, unless it has reloaded since it started.
     master: Option<ProcessId>,
 }
 
 impl Session {
-    /// Picks the worker that takes the traffic, or tells `None` when there is none yet.
+    /// Begins a session with the worker that takes the traffic; `None` if there is none yet.
     pub(super) fn begin(mut connection: Connection) -> Result<Option<Self>, HaproxyError> {
         connection.ask("prompt")?;
         let processes = connection.ask("show proc")?;
@@ -138,37 +137,36 @@ impl Session {
         Ok(Some(Self { connection, worker, prompt, master }))
     }
 
-    /// The worker that this session reaches.
+    /// The worker of this session.
     #[must_use]
     pub fn worker(&self) -> ProcessId {
         self.worker
     }
 
-    /// Whether a record holds for this worker.
+    /// Whether a record is about this worker.
     #[must_use]
-    pub fn is(&self, reader: Reader) -> bool {
-        match reader {
-            Reader::Worker(worker) => worker == self.worker,
-            Reader::Master(master) => Some(master) == self.master,
+    pub fn matches(&self, recorded_for: RecordedFor) -> bool {
+        match recorded_for {
+            RecordedFor::Worker(worker) => worker == self.worker,
+            RecordedFor::Master(master) => Some(master) == self.master,
         }
     }
 
-    /// Gives the worker one command, and returns its answer without the white space around it.
+    /// Sends a command and returns the answer without surrounding whitespace.
     ///
     /// # Errors
-    /// [`HaproxyError`] when the worker does not answer in time. What it refuses is told in the answer.
+    /// [`HaproxyError`] if the worker does not answer in time. A failed command is not an error; the answer says so.
     pub fn ask(&mut self, command: &str) -> Result<String, HaproxyError> {
         self.connection.ask(command)
     }
 
-    /// Gives the worker several commands at once, and returns their answers in the same order. A command is carried out
-    /// whether or not those before it were.
+    /// Sends several commands at once and returns the answers in the same order. All are executed, even if one fails.
     ///
     /// # Errors
-    /// [`HaproxyError`] when the worker does not answer in time, or ends the conversation before it has answered all.
+    /// [`HaproxyError`] if the worker does not answer in time, or closes the connection before the last answer.
     pub fn ask_all(&mut self, commands: &[String]) -> Result<Vec<String>, HaproxyError> {
         let mut answers = Vec::with_capacity(commands.len());
-        // So few at a time fit into HAProxy's buffers: while it waits for us to read, it does not read either.
+        // A batch must fit into HAProxy's buffers, because it does not read while it waits for its answers to be read.
         for batch in commands.chunks(32) {
             self.connection.send(&batch.join("\n"))?;
             let text = self.connection.receive(|answer| count(answer, self.prompt.as_bytes()) == batch.len())?;
@@ -187,8 +185,8 @@ impl Session {
     }
 }
 
-/// A command given ahead to a worker that is believed to take the traffic, on its own socket: the way through the master
-/// takes twice as long.
+/// A command sent ahead on the socket of a worker that is assumed to take the traffic. Going through the master takes twice as
+/// long.
 #[derive(Debug)]
 pub struct EarlySession {
     connection: Connection,
@@ -196,17 +194,16 @@ pub struct EarlySession {
 }
 
 impl EarlySession {
-    /// Gives the command, and does not wait for the answer. `None` tells that HAProxy cannot be asked; why, the usual
-    /// way finds out.
+    /// Sends the command without waiting for the answer; `None` if that fails. The way through the master then shows why.
     #[must_use]
     pub fn ask(admin: &Path, worker: ProcessId, command: &str) -> Option<Self> {
-        let mut connection = Connection::open(admin, super::LIMIT).ok()??;
+        let mut connection = Connection::open(admin, super::ANSWER_TIMEOUT).ok()??;
         connection.send(&format!("prompt\n{command}\nshow cli level\nshow info")).ok()?;
         Some(Self { connection, worker })
     }
 
-    /// The conversation and the answer; `None` when it does not answer in time, when it is another worker that does, or one
-    /// that is about to end, as shortly after a reload, or when nothing may be changed on this socket.
+    /// The session and the answer; `None` if there is no answer in time, if it comes from another worker or from one that is
+    /// stopping, as shortly after a reload, or if the socket does not allow changes.
     #[must_use]
     pub fn answer(mut self) -> Option<(Session, String)> {
         let mut text =
@@ -225,19 +222,19 @@ impl EarlySession {
     }
 }
 
-/// What a worker says between its last two prompts.
+/// The answer between the last two prompts.
 fn last_answer(text: &[u8]) -> Option<&[u8]> {
     let text = text.strip_suffix(PROMPT.as_bytes())?;
     let prompt = text.windows(PROMPT.len()).rposition(|window| window == PROMPT.as_bytes())?;
     text.get(prompt + PROMPT.len()..)
 }
 
-/// How often `word` is in `text`.
+/// Number of times that `word` occurs in `text`.
 fn count(text: &[u8], word: &[u8]) -> usize {
     text.windows(word.len()).filter(|window| *window == word).count()
 }
 
-/// Process id of the worker in the answer to `show proc`: the first one, before the old workers.
+/// Process id of the current worker in the answer to `show proc`, which lists it before the old ones.
 #[must_use]
 pub fn current_worker(processes: &str) -> Option<i32> {
     let line = processes.lines().skip_while(|line| *line != "# workers").nth(1)?;
@@ -246,7 +243,7 @@ pub fn current_worker(processes: &str) -> Option<i32> {
     (words.next()? == "worker").then_some(pid)
 }
 
-/// Process id of the master in the answer to `show proc`, if it has not reloaded yet.
+/// Process id of the master in the answer to `show proc`, unless it has reloaded.
 fn first_master(processes: &str) -> Option<i32> {
     let mut words = processes.lines().find(|line| !line.starts_with('#'))?.split_whitespace();
     let pid = words.next()?.parse().ok()?;

@@ -1,11 +1,11 @@
-//! The servers that a worker has, as `show servers state` tells them.
+//! The servers of a worker, from `show servers state`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::ServerKey;
 
-/// Bits of `srv_admin_state` that only a command sets: forced maintenance and forced drain
+/// Bits of `srv_admin_state` that are only set by commands: forced maintenance and forced drain
 /// (HAProxy 3.0, `include/haproxy/server-t.h`).
 const FORCED: u32 = 0x01 | 0x08;
 /// Bit of `srv_admin_state`: forced maintenance.
@@ -13,51 +13,51 @@ const MAINTENANCE: u32 = 0x01;
 /// Bit of `srv_check_state`: health checks are enabled.
 const CHECKED: u32 = 0x04;
 
-/// One server as the worker has it now.
+/// The current state of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Its address; none for a server whose name is not resolved.
+    /// Address; `None` if its host name is not resolved.
     pub address: Option<IpAddr>,
-    /// Its port.
+    /// Port.
     pub port: u16,
-    /// Its weight, as last set.
+    /// Current weight.
     pub weight: u32,
-    /// `srv_admin_state` as it is.
+    /// Value of `srv_admin_state`.
     admin_state: u32,
-    /// `srv_check_state` as it is.
+    /// Value of `srv_check_state`.
     check_state: u32,
 }
 
 impl Server {
-    /// Somebody has put it into maintenance or drain by a command.
+    /// Whether a command has put it into maintenance or drain.
     #[must_use]
     pub fn is_forced(&self) -> bool {
         self.admin_state & FORCED != 0
     }
 
-    /// It is in maintenance by a command: it gets no new request.
+    /// Whether a command has put it into maintenance, so that it gets no new requests.
     #[must_use]
     pub fn is_in_maintenance(&self) -> bool {
         self.admin_state & MAINTENANCE != 0
     }
 
-    /// Its health checks run.
+    /// Whether its health checks are running.
     #[must_use]
     pub fn is_checked(&self) -> bool {
         self.check_state & CHECKED != 0
     }
 }
 
-/// Names of the columns that are read, in the order in which [`parse_line`] takes them.
+/// Names of the columns that are read, in the order used by [`parse_line`].
 const COLUMNS: [&str; 7] = ["be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state", "srv_check_state"];
 
-/// Reads the answer to `show servers state`, or tells `None` when it is not one. Columns are found by their names.
+/// Parses the answer to `show servers state`; `None` if it is not one. Columns are found by name.
 #[must_use]
 pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey, Server>> {
     let mut lines = answer.lines();
     lines.next().filter(|version| *version == "1")?;
     let names: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
-    // For each column of the answer, which of ours it is.
+    // For each column of the answer, its index in `COLUMNS`.
     let mut wanted: Vec<Option<usize>> = names.iter().map(|name| COLUMNS.iter().position(|column| column == name)).collect();
     wanted.truncate(wanted.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
     lines.filter(|line| !line.is_empty()).map(|line| parse_line(line, &wanted)).collect()
@@ -65,7 +65,7 @@ pub fn parse_servers(answer: &str) -> Option<BTreeMap<ServerKey, Server>> {
 
 fn parse_line(line: &str, wanted: &[Option<usize>]) -> Option<(ServerKey, Server)> {
     let mut words = [None; COLUMNS.len()];
-    // By character: to search for the end of such short words costs more than it saves.
+    // A search for the end of such short words would be slower than this.
     for (wanted, word) in wanted.iter().zip(line.split(|c: char| c.is_ascii_whitespace())) {
         if let Some(place) = wanted.and_then(|at| words.get_mut(at)) {
             *place = Some(word);

@@ -1,4 +1,4 @@
-//! Registry and template, and the text that they make; without the nodes because of which HAProxy would refuse the whole.
+//! The candidate configuration, rendered from registry and template. Nodes that would make HAProxy reject it are excluded.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,30 +12,30 @@ use crate::haproxy::HaproxyError;
 use crate::node::{Node, NodeName, Port};
 use crate::registry::{Registry, RegistryError};
 
-/// How long the search for offenders may take. Of 1,000 nodes it asks HAProxy some 12 times, of 30 ms each.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// After so many offenders, with not one good node among them, it is the template's fault.
-const ENOUGH: usize = 3;
+/// Time limit for the search for offenders. For 1,000 nodes it runs some 12 checks of 30 ms each.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Give up after this many offenders without a single good node: the template is to blame.
+const MAX_OFFENDERS: usize = 3;
 
-/// Registry and template, read once for as many texts as are needed.
+/// Registry and template, read once, from which texts are rendered.
 #[derive(Debug)]
 pub struct Candidate {
     registry: Registry,
     template: Template,
     port: Port,
     settings: BTreeMap<String, String>,
-    /// Nodes that are not in the text because HAProxy would refuse it with them, with its words.
+    /// Nodes that are not in the text because HAProxy would reject it, with HAProxy's message.
     excluded: BTreeMap<NodeName, String>,
 }
 
 impl Candidate {
-    /// Reads registry and template; `settings` are further names for the template.
+    /// Reads registry and template; `settings` are additional names for the template.
     ///
     /// # Errors
-    /// [`PublishError::Registry`] and [`PublishError::Render`].
+    /// [`PublishError::Registry`] or [`PublishError::Render`].
     pub fn read(options: &RenderOptions, settings: BTreeMap<String, String>) -> Result<Self, PublishError> {
         let registry = match Registry::read(&options.nodes_dir) {
-            // A template that is filled in by hand needs no nodes.
+            // A template rendered by hand with settings does not need nodes.
             Err(RegistryError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound && !settings.is_empty() => {
                 Registry::empty(&options.nodes_dir)
             }
@@ -44,7 +44,7 @@ impl Candidate {
         Self::of(registry, options, settings)
     }
 
-    /// Reads the template for a registry that was read.
+    /// Reads the template for a registry that has already been read.
     pub(super) fn of(
         registry: Registry,
         options: &RenderOptions,
@@ -54,7 +54,7 @@ impl Candidate {
         Ok(Self { registry, template, port: options.port, settings, excluded: BTreeMap::new() })
     }
 
-    /// The text of the configuration.
+    /// Renders the text of the configuration.
     ///
     /// # Errors
     /// [`PublishError::Render`].
@@ -62,44 +62,44 @@ impl Candidate {
         self.text_of(self.registry.nodes().values().filter(|node| !self.excluded.contains_key(&node.name)))
     }
 
-    /// Registry files that are no node, with the reasons.
+    /// Registry files that were skipped, with the reasons.
     #[must_use]
     pub fn skipped(&self) -> &[(PathBuf, String)] {
         self.registry.skipped()
     }
 
-    /// Takes it apart: [`Self::skipped`], and the nodes that were left out, with HAProxy's words.
+    /// Returns the skipped files, and the excluded nodes with HAProxy's messages.
     #[must_use]
-    pub(super) fn into_skipped(self) -> (Vec<(PathBuf, String)>, BTreeMap<NodeName, String>) {
+    pub(super) fn into_omitted(self) -> (Vec<(PathBuf, String)>, BTreeMap<NodeName, String>) {
         (self.registry.skipped().to_vec(), self.excluded)
     }
 
-    /// Finds the nodes because of which HAProxy refuses the text, in its words `refused`, and leaves them out. Says
-    /// whether that helps: it does not when the template itself is no good. `refusal` asks HAProxy for its words about
-    /// a text, none if that is good.
+    /// Finds the nodes that make HAProxy reject the text, and excludes them. `reason` is HAProxy's message about the text, and
+    /// `check` asks for the one about another text, `None` if that is valid. Returns whether it helped; it does not if the
+    /// template itself is invalid.
     ///
     /// # Errors
-    /// Those of `refusal`, and that the search takes too long; nothing is left out then.
-    pub(super) fn leave_out_offenders(
+    /// Those of `check`, and [`HaproxyError::Rejected`] if the search takes too long; then nothing is excluded.
+    pub(super) fn exclude_offenders(
         &mut self,
-        refused: &str,
-        mut refusal: impl FnMut(&str) -> Result<Option<String>, PublishError>,
+        reason: &str,
+        mut check: impl FnMut(&str) -> Result<Option<String>, PublishError>,
     ) -> Result<bool, PublishError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + SEARCH_TIMEOUT;
         let mut search = Search {
             good: Vec::new(),
             offenders: BTreeMap::new(),
-            refusal: |nodes: &[&Node]| {
+            check: |nodes: &[&Node]| {
                 if Instant::now() > deadline {
-                    return Err(HaproxyError::Rejected(refused.to_owned()).into());
+                    return Err(HaproxyError::Rejected(reason.to_owned()).into());
                 }
-                refusal(&self.text_of(nodes.iter().copied())?)
+                check(&self.text_of(nodes.iter().copied())?)
             },
         };
-        if (search.refusal)(&[])?.is_some() {
+        if (search.check)(&[])?.is_some() {
             return Ok(false);
         }
-        search.narrow(&self.registry.nodes().values().collect::<Vec<_>>(), refused.to_owned())?;
+        search.narrow(&self.registry.nodes().values().collect::<Vec<_>>(), reason.to_owned())?;
         let found = !search.good.is_empty();
         if found {
             self.excluded = search.offenders;
@@ -114,40 +114,39 @@ impl Candidate {
 
 /// A search for offenders.
 struct Search<'a, F> {
-    /// Nodes that are good together.
+    /// Nodes that are valid together.
     good: Vec<&'a Node>,
     offenders: BTreeMap<NodeName, String>,
-    refusal: F,
+    check: F,
 }
 
 impl<'a, F: FnMut(&[&Node]) -> Result<Option<String>, PublishError>> Search<'a, F> {
-    /// Tells the good from the offenders among `nodes`, which are refused together with those that are good, in the words
-    /// `refused`.
-    fn narrow(&mut self, nodes: &[&'a Node], refused: String) -> Result<(), PublishError> {
-        if self.good.is_empty() && self.offenders.len() >= ENOUGH {
-            return Err(HaproxyError::Rejected(refused).into());
+    /// Separates good nodes from offenders among `nodes`, which HAProxy rejects together with the good ones for `reason`.
+    fn narrow(&mut self, nodes: &[&'a Node], reason: String) -> Result<(), PublishError> {
+        if self.good.is_empty() && self.offenders.len() >= MAX_OFFENDERS {
+            return Err(HaproxyError::Rejected(reason).into());
         }
         if nodes.len() < 2 {
-            self.offenders.extend(nodes.iter().map(|node| (node.name.clone(), refused.clone())));
+            self.offenders.extend(nodes.iter().map(|node| (node.name.clone(), reason.clone())));
             return Ok(());
         }
         let (first, second) = nodes.split_at(nodes.len() / 2);
-        if let Some(words) = self.try_all(first)? {
-            self.narrow(first, words)?;
-            return self.try_all(second)?.map_or(Ok(()), |words| self.narrow(second, words));
+        if let Some(reason) = self.try_all(first)? {
+            self.narrow(first, reason)?;
+            return self.try_all(second)?.map_or(Ok(()), |reason| self.narrow(second, reason));
         }
-        self.narrow(second, refused)
+        self.narrow(second, reason)
     }
 
-    /// Takes the nodes for good, unless they are refused together with those that are.
+    /// Adds the nodes to the good ones, unless HAProxy rejects them together. Returns its message then.
     fn try_all(&mut self, nodes: &[&'a Node]) -> Result<Option<String>, PublishError> {
         let before = self.good.len();
         self.good.extend(nodes);
-        let refused = (self.refusal)(&self.good)?;
-        if refused.is_some() {
+        let reason = (self.check)(&self.good)?;
+        if reason.is_some() {
             self.good.truncate(before);
         }
-        Ok(refused)
+        Ok(reason)
     }
 }
 
@@ -168,7 +167,7 @@ mod tests {
             let refused = bad.iter().any(is_there) || pair.is_some_and(|pair| pair.iter().all(is_there));
             Ok(refused.then(|| "no".to_owned()))
         };
-        let mut search = Search { good: Vec::new(), offenders: BTreeMap::new(), refusal };
+        let mut search = Search { good: Vec::new(), offenders: BTreeMap::new(), check: refusal };
         search.narrow(&nodes.iter().collect::<Vec<_>>(), "no".to_owned()).ok()?;
         let mut offenders: Vec<_> = search.offenders.keys().map(|name| name.as_str()[1..].parse().unwrap()).collect();
         offenders.sort_unstable();

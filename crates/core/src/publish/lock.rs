@@ -1,4 +1,4 @@
-//! One writer at a time.
+//! The lock that lets one tool write at a time.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::os::permissions::{check_directory, parent_directory};
 
-/// How long a tool waits for another one to finish before it gives up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for waiting until another tool has finished.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -24,40 +24,40 @@ pub enum LockError {
     Io {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// Another process has held the lock all the time.
-    #[error("{path} is still locked by another tool after {wait} s: look for a tool that hangs", path = path.display(), wait = PATIENCE.as_secs())]
+    /// Another process has held the lock for too long.
+    #[error("{path} is still locked by another tool after {wait} s: look for a tool that hangs", path = path.display(), wait = LOCK_TIMEOUT.as_secs())]
     Held {
         /// The directory.
         path: PathBuf,
     },
 }
 
-/// The lock that everything holds which changes registry, file or process. It ends with the value, or with the process.
+/// The lock needed to change registry, file or process. It is released when the value is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock(ManuallyDrop<Flock<File>>);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // To close the file ends the lock, whatever happens; `Flock` would panic when it cannot be ended before that.
+        // Closing the file always releases the lock, while `Flock` would panic if unlocking fails.
         let _ = nix::unistd::close(self.0.as_raw_fd());
     }
 }
 
 impl Lock {
-    /// Locks the directory of the configuration file `config`, which every tool knows. No lock file is needed, so none
-    /// can be left behind, nor belong to the wrong user.
+    /// Locks the directory of the configuration file `config`, which every tool knows. There is no lock file that could be left
+    /// behind or belong to the wrong user.
     ///
     /// # Errors
-    /// [`LockError`]; the wait for another tool is bounded.
+    /// [`LockError::Held`] after waiting 5 s for another tool, [`LockError::Io`] if the directory cannot be locked.
     pub fn take(config: &Path) -> Result<Self, LockError> {
         let path = parent_directory(config);
         let failed = |source| LockError::Io { path: path.to_owned(), source };
         check_directory(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         let mut pause = Duration::from_micros(200);
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

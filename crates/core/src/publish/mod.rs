@@ -1,4 +1,4 @@
-//! Publishing: registry to file to process.
+//! Publishing: rendering the registry into the configuration file, and applying that to the running process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::config::template::{RenderError, RenderOptions};
 use crate::config::{Config, ServerKey};
 use crate::haproxy::ProcessOptions;
-use crate::haproxy::last_applied::{LastApplied, Reader, record_path};
+use crate::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
 use crate::haproxy::observe::{Observation, Process, SERVERS, discard_start, record_start};
 use crate::haproxy::plan::{Action, Command, Plan, plan};
 use crate::haproxy::{self, HaproxyError, Session, parse_servers};
@@ -31,22 +31,22 @@ pub use outcome::{Applied, Outcome};
 use stats::{Stats, stats_path};
 use timings::Timings;
 
-/// Permissions of the configuration file: everybody in the container may look at it.
+/// Permissions of the configuration file: everyone in the container may read it.
 const MODE: u32 = 0o644;
 
-/// Why file and process stay as they were.
+/// Why publishing failed; file and process stay as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Another tool holds the lock.
+    /// The lock could not be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The registry cannot be read.
+    /// The registry cannot be read or changed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The template gives no text.
+    /// The template cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),
-    /// HAProxy does not answer, or refuses the configuration.
+    /// HAProxy does not answer, or rejects the configuration.
     #[error(transparent)]
     Haproxy(#[from] HaproxyError),
     /// The configuration file cannot be read.
@@ -54,7 +54,7 @@ pub enum PublishError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// The configuration file, or the record of what runs, cannot be written.
@@ -62,7 +62,7 @@ pub enum PublishError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -84,8 +84,8 @@ pub fn publish(
 }
 
 /// Renders the registry, and replaces the file if it changes and HAProxy finds it valid, without the nodes that it would
-/// reject; the process is left alone. `settings` are further names for the template. If HAProxy does not run, the
-/// caller's parent may be about to become it: then it is known what it reads. The caller holds the lock.
+/// reject; the process is not changed. `settings` are additional names for the template. If HAProxy is not running, the
+/// caller's parent may be about to become HAProxy, so what it will read is recorded. The caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -106,7 +106,7 @@ pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result
     publisher.count(result)
 }
 
-/// What [`apply_file`] would do, or `None` when HAProxy does not run.
+/// What [`apply_file`] would do; `None` if HAProxy is not running.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -121,7 +121,7 @@ pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError>
 struct Publisher<'a> {
     options: &'a ProcessOptions,
     timings: Timings,
-    /// Some commands were carried out, and not all that were needed.
+    /// Whether some commands were executed, but not all that were needed.
     is_half_applied: bool,
 }
 
@@ -135,7 +135,7 @@ impl<'a> Publisher<'a> {
         options: &RenderOptions,
         change: impl FnOnce(&mut Registry) -> Result<(), RegistryError>,
     ) -> Result<Outcome, PublishError> {
-        // HAProxy works on its answer while the registry is read.
+        // HAProxy prepares its answer while the registry is read.
         let observation = Observation::begin(self.options);
         let mut registry = Registry::read(&options.nodes_dir)?;
         change(&mut registry)?;
@@ -151,8 +151,8 @@ impl<'a> Publisher<'a> {
             let process = Observation::begin(self.options).end(target.old.as_deref())?;
             applied = self.apply(&target, process, false);
         }
-        let applied = applied.inspect_err(|_| self.settle())?;
-        Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_left_out(candidate))
+        let applied = applied.inspect_err(|_| self.restore_process())?;
+        Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_omitted(candidate))
     }
 
     fn write_file(&mut self, options: &RenderOptions, settings: BTreeMap<String, String>) -> Result<Outcome, PublishError> {
@@ -169,7 +169,7 @@ impl<'a> Publisher<'a> {
         if haproxy::is_down(&self.options.master_socket) {
             record_start(self.options, target.text.clone());
         }
-        Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_left_out(candidate))
+        Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_omitted(candidate))
     }
 
     fn apply_file(&mut self, force: bool) -> Result<Outcome, PublishError> {
@@ -177,7 +177,7 @@ impl<'a> Publisher<'a> {
         let target = Target::new(self.options, read_config(self.options)?)?;
         let process = observation.end(target.old.as_deref())?;
         self.timings.lap("ask");
-        let applied = self.apply(&target, process, force).inspect_err(|_| self.settle())?;
+        let applied = self.apply(&target, process, force).inspect_err(|_| self.restore_process())?;
         Ok(Outcome::new(target.old.as_deref(), &target.text, applied))
     }
 
@@ -185,7 +185,7 @@ impl<'a> Publisher<'a> {
     fn apply(&mut self, target: &Target, process: Option<Process>, force: bool) -> Result<Applied, PublishError> {
         let Some(process) = process else {
             if target.differs() {
-                // A HAProxy that is just starting may read this file or the one before.
+                // A HAProxy that is starting may read this file or the previous one.
                 discard_start(self.options);
             }
             return self.write(target).map(|_| Applied::NotRunning);
@@ -199,7 +199,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Replaces the file if it differs and HAProxy, which is to start with it, finds it valid.
+    /// Replaces the file if it differs and HAProxy accepts it.
     fn write(&mut self, target: &Target) -> Result<Applied, PublishError> {
         if let Some(staged) = self.stage(target)? {
             self.check(&target.text)?;
@@ -208,17 +208,17 @@ impl<'a> Publisher<'a> {
         Ok(Applied::Nothing)
     }
 
-    /// Runs the commands, then replaces the file and records what runs.
+    /// Runs the commands, then replaces the file and records the running configuration.
     fn run(&mut self, target: &Target, commands: Vec<Command>, mut process: Process) -> Result<Applied, PublishError> {
-        // A full disk shows here, before anything is changed.
+        // A full disk is noticed here, before anything is changed.
         let staged = self.stage(target)?;
-        // Only a changed template makes servers anew, and it may be wrong: a server that works must not be lost for it.
+        // Servers are only recreated after a change of the template. If that is invalid, a working server must not be lost.
         if commands.iter().any(|command| command.action == Action::Delete) {
             self.check(&target.text)?;
         }
-        let words: Vec<String> = commands.iter().map(ToString::to_string).collect();
-        let answers = process.session.ask_all(&words).inspect_err(|_| {
-            // What was carried out is not known: the next run reloads.
+        let lines: Vec<String> = commands.iter().map(ToString::to_string).collect();
+        let answers = process.session.ask_all(&lines).inspect_err(|_| {
+            // It is unknown which commands were executed, so the next run must reload.
             let _ = remove_if_exists(&self.record());
         })?;
         self.timings.lap("apply");
@@ -241,7 +241,7 @@ impl<'a> Publisher<'a> {
         Ok(if done.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
     }
 
-    /// Records what runs after commands, if that differs from what is recorded. `leaving` wait for their last connections.
+    /// Updates the record after commands, if it differs. The servers in `leaving` still have connections.
     fn record_commands(&mut self, target: &Target, process: &Process, leaving: &BTreeSet<ServerKey>) -> Result<(), PublishError> {
         let Some(before) = &process.last_applied else { return Ok(()) };
         let mut lines = BTreeMap::new();
@@ -254,7 +254,7 @@ impl<'a> Publisher<'a> {
         if process.is_recorded && *before == now { Ok(()) } else { self.store(&now, &process.session) }
     }
 
-    /// Replaces the file after HAProxy found it valid, lets HAProxy read it, and records that.
+    /// Replaces the file if HAProxy accepts it, reloads HAProxy, and records that.
     fn reload(&mut self, target: &Target, reason: String) -> Result<Applied, PublishError> {
         let staged = self.stage(target)?;
         let is_replaced = staged.is_some();
@@ -264,7 +264,7 @@ impl<'a> Publisher<'a> {
         }
         haproxy::reload(&self.options.master_socket).inspect_err(|_| {
             if is_replaced {
-                self.put_back(target);
+                self.restore_file(target);
             }
         })?;
         self.is_half_applied = false;
@@ -275,29 +275,29 @@ impl<'a> Publisher<'a> {
         Ok(Applied::Reload(reason))
     }
 
-    /// Puts the last good file back. If that fails as well, the next run mends it.
-    fn put_back(&self, target: &Target) {
+    /// Restores the last good file. If that fails as well, the next run repairs it.
+    fn restore_file(&self, target: &Target) {
         let _ = match &target.old {
             Some(old) => replace(&self.options.config, old.as_bytes(), MODE),
             None => remove_if_exists(&self.options.config).map(drop),
         };
     }
 
-    /// After an error: a process that was changed in part reads the old file again.
-    fn settle(&self) {
+    /// After an error, makes a process that was partly changed read the old file again.
+    fn restore_process(&self) {
         if self.is_half_applied {
-            // The error that led here is the one to report; what fails here as well is mended by the next run.
+            // The error that led here is the one to report; if this fails as well, the next run repairs it.
             let _ = remove_if_exists(&self.record());
             let _ = haproxy::reload(&self.options.master_socket);
         }
     }
 
-    /// Finds the nodes because of which HAProxy rejected the candidate, if it did, and excludes them. Says whether the
-    /// candidate is worth another try.
+    /// If HAProxy rejected the candidate, finds and excludes the nodes that caused it. Returns whether the candidate is worth
+    /// another try.
     fn exclude_offenders(&mut self, candidate: &mut Candidate, applied: &Result<Applied, PublishError>) -> bool {
-        let Err(PublishError::Haproxy(HaproxyError::Rejected(words))) = applied else { return false };
-        // Whatever keeps us from finding them, the rejection is the error to report.
-        candidate.leave_out_offenders(words, |text| self.refusal(text)).unwrap_or(false)
+        let Err(PublishError::Haproxy(HaproxyError::Rejected(reason))) = applied else { return false };
+        // If the search fails, the rejection is the error to report.
+        candidate.exclude_offenders(reason, |text| self.rejection(text)).unwrap_or(false)
     }
 
     fn stage(&mut self, target: &Target) -> Result<Option<Staged>, PublishError> {
@@ -305,24 +305,26 @@ impl<'a> Publisher<'a> {
             return Ok(None);
         }
         let staged =
-            Staged::write(&self.options.config, &[target.text.as_bytes()], MODE).map_err(|source| self.not_written(source))?;
+            Staged::write(&self.options.config, &[target.text.as_bytes()], MODE).map_err(|source| self.write_error(source))?;
         self.timings.lap("write");
         Ok(Some(staged))
     }
 
     fn commit(&mut self, staged: Staged) -> Result<(), PublishError> {
-        staged.commit().map_err(|source| self.not_written(source))?;
+        staged.commit().map_err(|source| self.write_error(source))?;
         self.timings.lap("write");
         Ok(())
     }
 
-    fn not_written(&self, source: io::Error) -> PublishError {
+    fn write_error(&self, source: io::Error) -> PublishError {
         PublishError::Write { path: self.options.config.clone(), source }
     }
 
     fn store(&mut self, last_applied: &LastApplied, session: &Session) -> Result<(), PublishError> {
         let path = self.record();
-        last_applied.store(&path, Reader::Worker(session.worker())).map_err(|source| PublishError::Write { path, source })?;
+        last_applied
+            .store(&path, RecordedFor::Worker(session.worker()))
+            .map_err(|source| PublishError::Write { path, source })?;
         self.timings.lap("write");
         Ok(())
     }
@@ -332,22 +334,22 @@ impl<'a> Publisher<'a> {
     }
 
     fn check(&mut self, text: &str) -> Result<(), PublishError> {
-        self.refusal(text)?.map_or(Ok(()), |words| Err(HaproxyError::Rejected(words).into()))
+        self.rejection(text)?.map_or(Ok(()), |reason| Err(HaproxyError::Rejected(reason).into()))
     }
 
-    /// HAProxy's words about a text that it rejects.
-    fn refusal(&mut self, text: &str) -> Result<Option<String>, PublishError> {
+    /// HAProxy's message about a text that it rejects.
+    fn rejection(&mut self, text: &str) -> Result<Option<String>, PublishError> {
         let answer = haproxy::check(text, &self.options.config);
         self.timings.lap("check");
         match answer {
-            // Without the program nothing can run the file here either.
+            // Without HAProxy installed, nothing will run the file here.
             Ok(()) | Err(HaproxyError::Program(ProgramError::Missing { .. })) => Ok(None),
-            Err(HaproxyError::Rejected(words)) => Ok(Some(words)),
+            Err(HaproxyError::Rejected(reason)) => Ok(Some(reason)),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Counts what was done, with the time it took. A publish that changes nothing is not counted, and writes nothing.
+    /// Updates the statistics. A publish that changes nothing is not counted, and writes nothing.
     fn count(self, result: Result<Outcome, PublishError>) -> Result<Outcome, PublishError> {
         let path = stats_path(&self.options.master_socket);
         let mut outcome = result.inspect_err(|_| {
@@ -357,24 +359,24 @@ impl<'a> Publisher<'a> {
             outcome.times = self.timings.end();
             outcome.generation = Stats::update(&path, |stats| stats.add(&outcome)).generation();
         } else {
-            // Where nothing is written, nothing else takes away what a writer that was killed has left.
+            // Without a write, the temporary file of a killed writer would stay.
             let _ = remove_if_exists(&path.with_file_name(TEMP_NAME));
         }
         Ok(outcome)
     }
 }
 
-/// The text that file and process shall have.
+/// The text that file and process should have.
 struct Target {
     text: String,
-    /// The file's text before, if there is a file.
+    /// The current text of the file, if it exists.
     old: Option<String>,
 }
 
 impl Target {
     fn new(options: &ProcessOptions, text: String) -> Result<Self, PublishError> {
         let old = match read(&options.config) {
-            // Bytes that are no text are no good configuration; they are replaced like any other text.
+            // A file that is not UTF-8 is not a valid configuration, and is replaced like any other.
             Ok(bytes) => {
                 Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
             }

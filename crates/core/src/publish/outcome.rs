@@ -1,4 +1,4 @@
-//! What a publish did.
+//! The outcome of a publish.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,12 +11,12 @@ use crate::config::Config;
 use crate::haproxy::plan::{Action, Command};
 use crate::node::NodeName;
 
-/// How the process was made equal to the file.
+/// How the process was updated.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// HAProxy does not run; it will read the file when it starts.
+    /// HAProxy is not running; it will read the file when it starts.
     NotRunning,
-    /// It ran what the file says already.
+    /// Not at all: it was up to date.
     #[default]
     Nothing,
     /// By these commands at run time.
@@ -42,68 +42,68 @@ impl Applied {
     }
 }
 
-/// What a publish did.
+/// The outcome of a publish.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The file was replaced.
+    /// Whether the file was replaced.
     pub written: bool,
-    /// What was done to the process.
+    /// How the process was updated.
     pub applied: Applied,
-    /// Registry files that are no node, with the reasons.
+    /// Registry files that were skipped, with the reasons.
     pub skipped_files: Vec<(PathBuf, String)>,
-    /// Nodes that are left out because HAProxy would refuse the whole with them, in its words.
+    /// Nodes that were excluded because HAProxy would reject the configuration, with its message.
     pub excluded: BTreeMap<NodeName, String>,
-    /// The servers that it was about.
+    /// The servers that were changed.
     pub servers: Servers,
-    /// Its number among the publishes that changed something; 0 when it changed nothing.
+    /// Number of this publish among those that changed something; 0 if it changed nothing.
     pub generation: u64,
-    /// How long each step took, and all of them.
+    /// Duration of each step, and of the whole as `total`.
     pub times: Vec<(&'static str, Duration)>,
 }
 
 impl Outcome {
-    /// The file, which had the text `old` before, has the text `new` now, and the process was made equal to it.
+    /// The outcome after the text of the file has changed from `old` to `new`, and the process was updated.
     pub(super) fn new(old: Option<&str>, new: &str, applied: Applied) -> Self {
         let servers = Servers::of(old.unwrap_or_default(), new, &applied);
         Self { written: old != Some(new), applied, servers, ..Self::default() }
     }
 
-    /// Adds what is not in the file, and why.
-    pub(super) fn with_left_out(mut self, candidate: Candidate) -> Self {
-        (self.skipped_files, self.excluded) = candidate.into_skipped();
+    /// Adds the skipped files and excluded nodes.
+    pub(super) fn with_omitted(mut self, candidate: Candidate) -> Self {
+        (self.skipped_files, self.excluded) = candidate.into_omitted();
         self
     }
 
-    /// Whether file or process was changed.
+    /// Whether file or process has changed.
     #[must_use]
     pub fn changed(&self) -> bool {
         self.written || matches!(self.applied, Applied::Commands(_) | Applied::Reload(_))
     }
 
-    /// What the log says about it, done because of `cause`.
+    /// The summary for the log, with the reason for the publish, such as `timer`.
     #[must_use]
     pub fn summary(&self, cause: &str) -> Summary {
         Summary::of(self, cause)
     }
 }
 
-/// The servers that a publish was about, by name.
+/// The servers changed by a publish, by name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Servers {
-    /// The file has them now.
+    /// New in the file.
     pub added: BTreeSet<String>,
-    /// The file has them no more.
+    /// No longer in the file.
     pub removed: BTreeSet<String>,
-    /// Their line is another one, or the process had them otherwise than the file.
+    /// Their line has changed, or the process differed from the file.
     pub changed: BTreeSet<String>,
-    /// Of the removed ones, those that finish what they have, in maintenance.
+    /// Of the removed ones, those still in maintenance because they have connections.
     pub waiting: BTreeSet<String>,
-    /// They left before, had finished, and the process has them no more.
+    /// Removed earlier, and now deleted from the process because their connections have ended.
     pub finished: BTreeSet<String>,
 }
 
 impl Servers {
-    /// Compares the file before with the file now, and adds what was done to the process.
+    /// Compares the old file with the new one, and adds what was done to the process.
     pub(crate) fn of(old: &str, new: &str, applied: &Applied) -> Self {
         let (before, after) = if old == new { Default::default() } else { (server_lines(old), server_lines(new)) };
         let mut servers = Self::default();
@@ -136,7 +136,7 @@ impl Servers {
         }
     }
 
-    /// The lists, by their names in the log.
+    /// The lists, by their keys in the log.
     pub(super) fn lists(&self) -> [(&'static str, &BTreeSet<String>); 5] {
         [
             ("added", &self.added),
@@ -148,7 +148,7 @@ impl Servers {
     }
 }
 
-/// The server lines of a configuration by the server's name, which several backends may have.
+/// The server lines of a configuration, by the name of the server, which may be in several backends.
 fn server_lines(text: &str) -> BTreeMap<String, Vec<String>> {
     let mut servers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, line) in Config::parse(text).servers {

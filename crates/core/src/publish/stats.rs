@@ -1,5 +1,5 @@
-//! What the tools have done since the container started: a small file beside HAProxy's sockets, for the generation in the
-//! log and for the metrics.
+//! Statistics of all publishes since the container started, in a small file next to HAProxy's sockets. They give the
+//! generation in the log and the metrics.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +12,7 @@ use super::{Applied, Outcome};
 use crate::os::atomic_file::replace;
 use crate::os::read_file::read_text;
 
-/// The counts. A file that is not there, or not whole, counts from zero.
+/// Counters of publishes. If the file is missing or invalid, they start at zero.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stats {
@@ -24,24 +24,24 @@ pub struct Stats {
     pub file: u64,
     /// Publishes that failed.
     pub failed: u64,
-    /// Time that the ones that did not fail took, in microseconds.
+    /// Total duration of the successful ones, in microseconds.
     pub micros: u64,
 }
 
 impl Stats {
-    /// Reads them.
+    /// Loads the statistics.
     #[must_use]
     pub fn load(path: &Path) -> Self {
         read_text(path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
-    /// How many publishes have changed something.
+    /// Number of publishes that changed something.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.run_time.saturating_add(self.reload).saturating_add(self.file)
     }
 
-    /// Adds a publish that changed something.
+    /// Counts a publish that changed something.
     pub(super) fn add(&mut self, outcome: &Outcome) {
         let micros = outcome.times.last().map_or(0, |(_, total)| total.as_micros());
         self.micros = self.micros.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX));
@@ -52,7 +52,7 @@ impl Stats {
         }
     }
 
-    /// Changes what is stored; the caller holds the lock. That it cannot be stored stops nobody.
+    /// Updates the file; a failure to write it is ignored. The caller holds the lock.
     pub(super) fn update(path: &Path, change: impl FnOnce(&mut Self)) -> Self {
         let mut stats = Self::load(path);
         change(&mut stats);
@@ -63,25 +63,24 @@ impl Stats {
     }
 }
 
-/// Where they are: beside the master socket.
+/// Path of the statistics, next to the master socket.
 #[must_use]
 pub fn stats_path(master: &Path) -> PathBuf {
     master.with_file_name("stats.json")
 }
 
-/// Where the time of the last sync is: it is when this empty file was last changed, since a sync that changes nothing
-/// writes nothing.
+/// Path of an empty file whose modification time is that of the last sync. A sync that changes nothing only touches it.
 fn sync_path(master: &Path) -> PathBuf {
     master.with_file_name("last-sync")
 }
 
-/// Records that registry, file and process are equal to the member list. That it cannot be recorded stops nobody.
+/// Records that registry, file and process match the member list. A failure is ignored.
 pub fn record_sync(master: &Path) {
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(sync_path(master));
     let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
 }
 
-/// When registry, file and process were last equal to the member list, in seconds since 1970; `None` if they never were.
+/// When registry, file and process last matched the member list, in seconds since 1970; `None` if never.
 #[must_use]
 pub fn last_sync(master: &Path) -> Option<u64> {
     let modified = fs::metadata(sync_path(master)).and_then(|metadata| metadata.modified()).ok()?;

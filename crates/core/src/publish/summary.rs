@@ -1,4 +1,4 @@
-//! What the log says about a publish: written by the tools, read by `show-nodes`.
+//! The summary of a publish in the log, written by the tools and read by `show-nodes`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,22 +16,22 @@ const MAX_WORD: usize = 128;
 
 /// One line of `key=value` pairs, as in `published generation=7 cause=timer applied=run-time added=s1,s2 commands=6
 /// total_ms=2.110`. A list of more than 20 names ends with `+N`, the number of those that are not shown; an empty one is
-/// left out.
+/// omitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Its number among the publishes that changed something.
+    /// Number of this publish among those that changed something.
     pub generation: u64,
     /// Why it was done: `hint`, `timer`, an event, `by-hand`.
     pub cause: String,
     /// How the process was changed.
     pub how: How,
-    /// The servers that it was about.
+    /// The servers that were changed.
     lists: [Names; LISTS.len()],
     /// Number of commands at run time.
     commands: Option<usize>,
     /// Why HAProxy was reloaded.
     reason: Option<String>,
-    /// Time that each step took, in whole microseconds.
+    /// Duration of each step, in whole microseconds.
     times: Vec<(String, Duration)>,
 }
 
@@ -65,7 +65,7 @@ impl How {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Names {
     first: Vec<String>,
-    /// How many there are beside these.
+    /// Number of further names.
     more: usize,
 }
 
@@ -94,7 +94,7 @@ impl Summary {
         }
     }
 
-    /// The keys of the lists that have the server `name`. It may also be one of those that are only counted.
+    /// Keys of the lists that contain the server `name`. It may also be among the names that are only counted.
     pub fn lists_with(&self, name: &str) -> impl Iterator<Item = &'static str> {
         let found: Vec<_> = self.lists().filter(|(_, names)| names.first.iter().any(|other| other == name)).collect();
         found.into_iter().map(|(key, _)| key)
@@ -104,7 +104,7 @@ impl Summary {
         LISTS.into_iter().zip(&self.lists)
     }
 
-    /// The same as the fields of a JSON object. `added_more` and the like count the names that are not shown.
+    /// The fields of the JSON format. `added_more` and the like count the names that are not shown.
     #[must_use]
     pub fn fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
@@ -147,7 +147,7 @@ impl fmt::Display for Summary {
         if let Some(reason) = &self.reason {
             write!(f, " reason=\"{reason}\"")?;
         }
-        // Without floating-point numbers, which would cost each tool 10 kB.
+        // Formatting floating-point numbers would make each tool 10 kB larger.
         self.times.iter().try_for_each(|(step, time)| {
             let micros = time.as_micros();
             write!(f, " {step}_ms={}.{:03}", micros / 1000, micros % 1000)
@@ -155,9 +155,9 @@ impl fmt::Display for Summary {
     }
 }
 
-/// The text is no line about a publish.
+/// The text is not the summary of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no line about a publish")]
+#[error("not the summary of a publish")]
 pub struct NoSummary;
 
 impl FromStr for Summary {
@@ -188,7 +188,7 @@ fn parse(text: &str) -> Option<Summary> {
             _ => match (LISTS.into_iter().zip(&mut lists).find(|(list, _)| *list == key), key.strip_suffix("_ms")) {
                 (Some((_, names)), _) => *names = parse_names(value)?,
                 (None, Some(step)) => times.push((step.to_owned(), parse_milliseconds(value)?)),
-                // A newer version may say more.
+                // A newer version may have further keys.
                 (None, None) => {}
             },
         }
@@ -215,7 +215,7 @@ fn parse_milliseconds(value: &str) -> Option<Duration> {
     Some(Duration::from_micros(whole.checked_mul(1000)?.checked_add(micros)?))
 }
 
-/// A text as one word of the line, whatever is in it.
+/// Any text as a single word; other characters become `?`.
 fn word(text: &str) -> String {
     let good = |c: char| if c.is_ascii_alphanumeric() || "._-:/".contains(c) { c } else { '?' };
     text.chars().take(MAX_WORD).map(good).collect()

@@ -1,8 +1,8 @@
-//! How long each step of a publish takes.
+//! Measuring the steps of a publish.
 
 use std::time::{Duration, Instant};
 
-/// A stopwatch whose laps have names.
+/// A stopwatch with named laps.
 #[derive(Debug)]
 pub(super) struct Timings {
     start: Instant,
@@ -16,7 +16,7 @@ impl Timings {
         Self { start: now, last: now, laps: Vec::new() }
     }
 
-    /// Ends a lap: the time since the last one was spent on this step. A step that comes again adds up.
+    /// Ends a lap: adds the time since the last lap to this step.
     pub(super) fn lap(&mut self, step: &'static str) {
         let now = Instant::now();
         let time = now - self.last;
@@ -27,7 +27,7 @@ impl Timings {
         }
     }
 
-    /// The times of all steps in the order of their first laps, and at last the whole.
+    /// The durations of all steps, in the order of their first laps, and `total` at the end.
     pub(super) fn end(mut self) -> Vec<(&'static str, Duration)> {
         self.laps.push(("total", self.start.elapsed()));
         self.laps

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use lb_core::config::template::RenderOptions;
 use lb_core::haproxy;
 use lb_core::haproxy::ProcessOptions;
-use lb_core::haproxy::last_applied::{LastApplied, Reader, record_path};
+use lb_core::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
 use lb_core::publish::PublishOptions;
 use lb_core::publish::lock::Lock;
 use lb_core::publish::publish;
@@ -116,6 +116,6 @@ fn start_haproxy(world: &World) -> Background {
             && haproxy::find(&world.master_socket(), &world.admin_socket()).is_ok_and(|found| found.is_some())
     });
     let running = LastApplied { text: fs::read_to_string(world.config()).unwrap(), leaving: BTreeMap::new() };
-    running.store(&record_path(&world.master_socket()), Reader::Worker(session(world).worker())).unwrap();
+    running.store(&record_path(&world.master_socket()), RecordedFor::Worker(session(world).worker())).unwrap();
     haproxy
 }
