@@ -11,6 +11,9 @@
 # churn         no request is lost while everything changes
 # bare          both commands of the README on bare Debian 12 and 13 machines,
 #               in systemd-nspawn; takes an hour
+#
+# RUST_TEST_THREADS=N    so many tests at once: twice as many as cores unless set,
+#                        because most of them wait most of the time
 set -eu
 cd "$(dirname "$0")"
 . ./scripts.sh
@@ -64,10 +67,7 @@ containers() {
     counted cargo test --locked --no-fail-fast -p e2e
 }
 
-churn() {
-    ./build-images.sh
-    ./bench/churn
-}
+churn() { ./bench/churn; } # builds the images
 
 bare() { counted crates/e2e/bare; }
 
@@ -95,6 +95,7 @@ for part in "$@"; do
         *) die "unknown part '$part', see --help" ;;
     esac
 done
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((2 * $(nproc)))}"
 mkdir -p target
 : >"$results"
 trap 'exit 129' HUP
