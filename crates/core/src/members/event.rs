@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn the_longest_line_is_read_and_one_byte_more_is_refused() {
         for end in ["", "\n"] {
-            for (length, expected) in [(LONGEST, Ok(LONGEST)), (LONGEST + 1, Err(LineError::TooLong))] {
+            for (length, expected) in [(MAX_LINE, Ok(MAX_LINE)), (MAX_LINE + 1, Err(LineError::TooLong))] {
                 let input = format!("{}{end}s2", "x".repeat(length)).into_bytes();
                 let input = if end.is_empty() { &input[..length] } else { &input };
                 let mut seen = Vec::new();
