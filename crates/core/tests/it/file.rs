@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use lb_core::haproxy::last_applied::{ProcessId, Reader};
+use lb_core::haproxy::last_applied::{ProcessId, RecordedFor};
 use lb_core::haproxy::plan::Plan;
 use lb_core::publish::{Applied, Outcome, PublishError, apply_file, plan_file, write_file};
 use nix::unistd::getppid;
@@ -60,7 +60,7 @@ fn write_file_checks_before_it_writes() {
     world.set_template(&TEMPLATE.replace("    {{#each", "    server s2 172.18.0.99:3000\n    {{#each"));
     world.set_nodes(&[S1, S2]);
     let outcome = write(&world).unwrap();
-    assert_eq!(outcome.left_out.keys().map(ToString::to_string).collect::<Vec<_>>(), ["s2"]);
+    assert_eq!(outcome.excluded.keys().map(ToString::to_string).collect::<Vec<_>>(), ["s2"]);
     assert!(world.text().contains(S1) && !world.text().contains(S2));
 }
 
@@ -83,7 +83,7 @@ fn what_the_first_worker_reads_is_known_from_write_file() {
     write(&world).unwrap();
     let (reader, record) = world.record().unwrap();
     let master = ProcessId::of_pid(getppid().as_raw()).unwrap();
-    assert_eq!((reader, record.text.as_str()), (Reader::Master(master), world.text().as_str()));
+    assert_eq!((reader, record.text.as_str()), (RecordedFor::Master(master), world.text().as_str()));
 
     let haproxy = world.start();
     world.set_nodes(&[S1, S2]);
@@ -91,7 +91,7 @@ fn what_the_first_worker_reads_is_known_from_write_file() {
     assert!(matches!(outcome.applied, Applied::Commands(_)), "{}", outcome.applied);
     haproxy.assert_runs_its_file();
     let worker = ProcessId::of_pid(haproxy.worker()).unwrap();
-    assert_eq!(world.record().unwrap().0, Reader::Worker(worker));
+    assert_eq!(world.record().unwrap().0, RecordedFor::Worker(worker));
 }
 
 /// So that the next tool finds the worker at once, on its own socket.
@@ -103,7 +103,7 @@ fn a_record_of_the_master_becomes_one_of_the_worker_even_if_nothing_differs() {
     let outcome = world.publish().unwrap();
     assert!(!outcome.changed(), "{outcome:?}");
     let worker = ProcessId::of_pid(haproxy.worker()).unwrap();
-    assert_eq!(world.record().unwrap().0, Reader::Worker(worker));
+    assert_eq!(world.record().unwrap().0, RecordedFor::Worker(worker));
     assert!(haproxy.commands().is_empty());
 }
 

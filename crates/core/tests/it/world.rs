@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use lb_core::config::template::RenderOptions;
 use lb_core::haproxy::ProcessOptions;
-use lb_core::haproxy::last_applied::{LastApplied, Reader, record_path};
+use lb_core::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
 use lb_core::publish::lock::Lock;
 use lb_core::publish::stats::{Stats, stats_path};
 use lb_core::publish::{self, Outcome, PublishError, PublishOptions};
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// The record of what runs, if there is one.
-    pub fn record(&self) -> Option<(Reader, LastApplied)> {
+    pub fn record(&self) -> Option<(RecordedFor, LastApplied)> {
         LastApplied::load(&self.record_path())
     }
 

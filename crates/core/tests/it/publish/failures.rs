@@ -64,7 +64,7 @@ fn a_node_whose_server_is_refused_at_run_time_is_excluded_and_the_others_go_in()
     world.edit_template("check", "check {{#if drain}}chekc 1{{/if}}");
     world.set_nodes(&[S1, "s2 172.18.0.3 drain=yes", S3]);
     let outcome = world.publish().unwrap();
-    assert_eq!(outcome.left_out.keys().map(ToString::to_string).collect::<Vec<_>>(), ["s2"]);
+    assert_eq!(outcome.excluded.keys().map(ToString::to_string).collect::<Vec<_>>(), ["s2"]);
     assert!(haproxy.commands().iter().all(|command| command != "reload"));
     haproxy.assert_runs_its_file();
     assert!(world.text().contains(S1) && world.text().contains(S3) && !world.text().contains(S2));
@@ -190,15 +190,15 @@ fn a_node_that_haproxy_would_refuse_is_excluded_and_the_others_go_in() {
     world.set_nodes(&[S1, S2, S3]);
     for round in 0..2 {
         let outcome = world.publish().unwrap();
-        let excluded: Vec<_> = outcome.left_out.iter().map(|(name, words)| (name.as_str(), words.contains("'s2'"))).collect();
-        assert_eq!(excluded, [("s2", true)], "{round}: {:?}", outcome.left_out);
+        let excluded: Vec<_> = outcome.excluded.iter().map(|(name, words)| (name.as_str(), words.contains("'s2'"))).collect();
+        assert_eq!(excluded, [("s2", true)], "{round}: {:?}", outcome.excluded);
         assert_eq!(outcome.changed(), round == 0, "{:?}", outcome.applied);
         haproxy.assert_runs_its_file();
         assert!(world.text().contains(S3) && !world.text().contains(S2), "{}", world.text());
     }
     // The registry has it, so that a mended template takes it in.
     world.set_template(TEMPLATE);
-    assert!(world.publish().unwrap().left_out.is_empty());
+    assert!(world.publish().unwrap().excluded.is_empty());
     assert!(world.text().contains(S2));
 }
 

@@ -1,6 +1,6 @@
 //! Publishing to a HAProxy that answers as a test wants: what is sent, what is written, and what is left as it was.
 
-use lb_core::haproxy::last_applied::{ProcessId, Reader};
+use lb_core::haproxy::last_applied::{ProcessId, RecordedFor};
 use lb_core::publish::{self, Applied, PublishError};
 
 use super::scripted::Scripted;
@@ -39,6 +39,6 @@ fn reason(applied: &Applied) -> &str {
 /// Shows that the record is about this worker and the file as it is.
 fn assert_recorded(world: &World, haproxy: &Scripted) {
     let (reader, record) = world.record().expect("a record");
-    assert_eq!(reader, Reader::Worker(ProcessId::of_pid(haproxy.worker()).unwrap()));
+    assert_eq!(reader, RecordedFor::Worker(ProcessId::of_pid(haproxy.worker()).unwrap()));
     assert_eq!(record.text, world.text());
 }
