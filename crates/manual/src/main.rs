@@ -78,6 +78,15 @@ fn page(tool: &Command, tools: &[Command], output: &mut dyn Write) -> io::Result
     man.render_synopsis_section(output)?;
     man.render_description_section(output)?;
     man.render_options_section(output)?;
+    for command in tool.get_subcommands() {
+        let title = format!("{} {}", tool.get_name(), command.get_name()).to_uppercase();
+        let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+        Roff::new().control("SH", [title.as_str()]).text([roman(about)]).to_writer(output)?;
+        let mut options = Vec::new();
+        Man::new(command.clone()).render_options_section(&mut options)?;
+        let options = String::from_utf8_lossy(&options).replacen(".SH OPTIONS", ".SS Options", 1);
+        output.write_all(options.as_bytes())?;
+    }
     let end = tool.get_after_help().map(ToString::to_string).unwrap_or_default();
     let mut roff = Roff::new();
     for (title, text) in end.split("\n\n").filter_map(|part| part.split_once(":\n")) {

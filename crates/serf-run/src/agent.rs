@@ -1,9 +1,12 @@
 //! The configuration file of a Serf agent.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// Its name in the agent's directory.
 pub(crate) const FILE: &str = "agent.json";
@@ -30,4 +33,26 @@ pub(crate) struct Agent {
     pub snapshot_path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypt_key: Option<String>,
+}
+
+/// What the agent that runs was configured with, as far as it matters beside it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Configured {
+    pub node_name: String,
+    bind: String,
+}
+
+impl Configured {
+    /// Reads it from the agent's directory.
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE);
+        let what = || format!("read {}", path.display());
+        serde_json::from_slice(&fs::read(&path).with_context(what)?).with_context(what)
+    }
+
+    /// Whether the agent itself chooses, when it starts, which address of this host it announces.
+    pub(crate) fn chooses_address(&self) -> bool {
+        let address = self.bind.parse::<SocketAddr>().map(|bind| bind.ip()).or_else(|_| self.bind.parse::<IpAddr>());
+        address.is_ok_and(|address| address.is_unspecified())
+    }
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand};
 use lb_core::members::agent::PASSWORD_FILE;
 use lb_core::os::atomic_file::replace;
 use lb_core::tool::RunOptions;
@@ -17,6 +17,7 @@ use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool, after_help};
 
 mod agent;
+mod join;
 mod name;
 mod ready;
 
@@ -30,7 +31,9 @@ const IMAGE_KEY: &str = "/etc/serf/encrypt_key";
 
 const EXAMPLES: &str = "  serf-run                                          # in a run script, with the environment of the image
   serf-run --role balancer --ready none
-  serf-run --role backend --tag weight=50 --ready http://127.0.0.1:8080/health";
+  serf-run --role backend --tag weight=50 --ready http://127.0.0.1:8080/health
+  serf-run join                                     # in the run script of the service beside it
+  docker exec s1 serf-run check-ready";
 
 /// Start the Serf agent when the service beside it answers.
 ///
@@ -40,7 +43,10 @@ const EXAMPLES: &str = "  serf-run                                          # in
 /// from the environment variable SERF_ENCRYPT_KEY, else from the image, /etc/serf/encrypt_key; never from the command line.
 #[derive(Debug, Parser)]
 #[command(name = "serf-run", version, after_help = after_help(EXAMPLES))]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct SerfRun {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Role of this container: backend or balancer
     #[arg(long, env = "ROLE", default_value = "backend", value_parser = NonEmptyStringValueParser::new())]
     role: String,
@@ -78,16 +84,50 @@ pub struct SerfRun {
     /// with 0.2 s and 8 s, bears more delay between hosts
     #[arg(long, env = "SERF_PROFILE", value_name = "PROFILE", default_value = "local", value_parser = ["local", "lan", "wan"])]
     profile: String,
-    /// Instead: ask the service once whether it is ready
-    #[arg(long)]
-    check_ready: bool,
-    /// Instead: ask the balancers whether they know this member by its address; 65 if they know it by another one, so that
-    /// the agent should be started anew, under another name
-    #[arg(long, conflicts_with = "check_ready")]
-    check_name: bool,
-    /// Instead: print the address by which the agent knows the member named on standard input; answers that question
-    #[arg(long, conflicts_with_all = ["check_ready", "check_name"])]
-    tell_address: bool,
+    #[command(flatten)]
+    run_options: RunOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Join(Join),
+    CheckReady(CheckReady),
+    TellAddress(TellAddress),
+}
+
+/// Find the other members for as long as the agent runs, and start the agent anew when its name or address is wrong.
+///
+/// Every two seconds, looks up the names and lets the agent join who is there and is no member yet. When the cluster knows
+/// this member's name by another address, the agent is started anew with a number to its name; when this host has got
+/// another address, so that it announces that. To start it anew, the agent is told to leave: its supervisor starts it.
+/// While no agent runs, it waits.
+#[derive(Debug, Args)]
+struct Join {
+    /// Names or addresses to join through, separated by spaces
+    #[arg(long, env = "SERF_JOIN", value_name = "NAMES", default_value = "serf-cluster ha")]
+    join: String,
+    /// Directory of the agent that serf-run has started
+    #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
+    dir: PathBuf,
+    #[command(flatten)]
+    run_options: RunOptions,
+}
+
+/// Ask the service once whether it is ready.
+#[derive(Debug, Args)]
+struct CheckReady {
+    /// URL that answers with 2xx when the service is ready, or none
+    #[arg(long, env = "SERF_READY", value_name = "URL", default_value = "none")]
+    ready: Ready,
+    #[command(flatten)]
+    run_options: RunOptions,
+}
+
+/// Print the address by which the agent knows the member named on standard input, and its state.
+///
+/// It is the handler of the query `address`, by which members ask the balancers.
+#[derive(Debug, Args)]
+struct TellAddress {
     #[command(flatten)]
     run_options: RunOptions,
 }
@@ -98,12 +138,17 @@ impl Tool for SerfRun {
     const ALLOW_EMPTY: &'static [&'static str] = &["role", "join"];
 
     fn run_options(&self) -> &RunOptions {
-        &self.run_options
+        match &self.command {
+            None => &self.run_options,
+            Some(Command::Join(join)) => &join.run_options,
+            Some(Command::CheckReady(check)) => &check.run_options,
+            Some(Command::TellAddress(tell)) => &tell.run_options,
+        }
     }
 
     /// The service beside it may take its time to start.
     fn is_unlimited(&self) -> bool {
-        !(self.check_ready || self.check_name || self.tell_address)
+        matches!(self.command, None | Some(Command::Join(_)))
     }
 }
 
@@ -121,20 +166,21 @@ fn tag(text: &str) -> Result<Tag, &'static str> {
     Ok(Some((name.to_owned(), value.to_owned())))
 }
 
-/// Runs the tool. It ends only with an error: else it becomes the agent.
+/// Runs the tool. Without a command it ends only with an error: else it becomes the agent.
 ///
 /// # Errors
-/// When the configuration cannot be written, or the agent cannot be started.
+/// When the configuration cannot be written, or the agent cannot be started; when a command fails.
 pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
-    if tool.tell_address {
-        return name::tell();
+    match &tool.command {
+        None => start(tool, reporter),
+        Some(Command::Join(join)) => join::run(join, reporter),
+        Some(Command::CheckReady(check)) => check.ready.check().map(|()| Exit::Done),
+        Some(Command::TellAddress(_)) => name::tell(),
     }
-    if tool.check_ready {
-        return tool.ready.check().map(|()| Exit::Done);
-    }
-    if tool.check_name {
-        return name::check(&tool.dir, reporter);
-    }
+}
+
+/// Becomes the agent.
+fn start(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
     let password = password()?;
     let configuration = serde_json::to_vec_pretty(&tool.agent(&password)?).context("write the agent's configuration")?;
     tool.ready.wait(tool.ready_timeout.into(), reporter);

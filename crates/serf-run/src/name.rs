@@ -12,16 +12,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lb_core::members::address_of;
 use lb_core::members::agent::{members, query};
 use lb_core::tool::Exit;
 use lb_core::tool::reporter::Reporter;
-use serde::Deserialize;
-
-use crate::agent::FILE;
 
 /// Name of the query.
 const QUERY: &str = "address";
+/// Looks in a row at which the name is known of a member that has left, elsewhere, before it counts as refused.
+const LEFT: u32 = 2;
 /// Has a line for each refusal of the name; the service's finish script adds one when the agent quits by itself.
 const REFUSED: &str = "name-refused";
 /// Is there when a balancer knows the name by the right address.
@@ -40,46 +38,77 @@ pub(crate) fn forget(dir: &Path) -> io::Result<()> {
     lb_core::os::atomic_file::remove_if_exists(&dir.join(ACCEPTED)).map(drop)
 }
 
-/// Answers the query: reads a name on standard input and prints the address by which the local agent knows it.
+/// Answers the query: reads a name on standard input and prints the address by which the local agent knows it, and the
+/// state in which it counts that member.
 pub(crate) fn tell() -> Result<Exit> {
     let mut name = String::new();
     io::stdin().take(1024).read_to_string(&mut name).context("read standard input")?;
-    if let Some(address) = address_of(&members()?, name.trim_end()) {
-        writeln!(io::stdout(), "{address}").context("write standard output")?;
+    if let Some(member) = members()?.iter().find(|member| member.name == name.trim_end()) {
+        writeln!(io::stdout(), "{} {}", member.address, member.status).context("write standard output")?;
     }
     Ok(Exit::Done)
 }
 
-#[derive(Deserialize)]
-struct Configuration {
-    node_name: String,
+/// Whether the cluster lets this member have its name.
+#[derive(Debug, Default)]
+pub(crate) struct Check {
+    /// How often in a row the name was known of a member that has left.
+    left: u32,
 }
 
-/// Asks the balancers by which address they know this member. [`Exit::Rejected`] tells that it is another one; that is
-/// noted for the next start. An agent that does not answer yet, or a cluster in which nobody answers, says nothing.
-pub(crate) fn check(dir: &Path, reporter: &Reporter) -> Result<Exit> {
-    if dir.join(ACCEPTED).exists() {
-        return Ok(Exit::Done);
-    }
-    let Ok(members) = members() else { return Ok(Exit::Done) };
-    let path = dir.join(FILE);
-    let configuration = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let name =
-        serde_json::from_slice::<Configuration>(&configuration).with_context(|| format!("read {}", path.display()))?.node_name;
-    let Some(own) = address_of(&members, &name) else { return Ok(Exit::Done) };
-    let answers = query(QUERY, &name)?;
-    // Any member may answer, and anything.
-    let is_address = |address: &&str| address.parse::<IpAddr>().is_ok();
-    let known: Vec<&str> = answers.values().map(|address| address.trim()).filter(is_address).collect();
-    if known.contains(&own) {
-        fs::write(dir.join(ACCEPTED), "").with_context(|| format!("write in {}", dir.display()))?;
-    } else if let Some(other) = known.first() {
+impl Check {
+    /// Asks the balancers by which address they know the member `name`, whose own agent says `own`; true if it is another
+    /// one, which is noted for the next start. A cluster in which nobody answers says nothing.
+    pub(crate) fn is_refused(&mut self, dir: &Path, name: &str, own: IpAddr, reporter: &Reporter) -> Result<bool> {
+        if dir.join(ACCEPTED).exists() {
+            return Ok(false);
+        }
+        let answers = query(QUERY, name)?;
+        // Any member may answer, and anything.
+        let known: Vec<(IpAddr, bool)> = answers.values().filter_map(|answer| address_and_left(answer)).collect();
+        if known.iter().any(|(address, _)| *address == own) {
+            fs::write(dir.join(ACCEPTED), "").with_context(|| format!("write in {}", dir.display()))?;
+            return Ok(false);
+        }
+        let Some((other, left)) = known.iter().min_by_key(|(_, left)| *left) else { return Ok(false) };
+        // The name is free when its member has left; but not when that was declared failed before, which does not show.
+        // It may also be that the one who is asked has not heard of the new member yet.
+        self.left = if *left { self.left + 1 } else { LEFT };
+        if self.left < LEFT {
+            return Ok(false);
+        }
+        self.left = 0;
         let path = dir.join(REFUSED);
         let file = OpenOptions::new().append(true).create(true).open(&path);
         file.and_then(|mut file| file.write_all(b"refused\n")).with_context(|| format!("write {}", path.display()))?;
         reporter
             .say(format_args!("the cluster knows {name} by its old address {other}, not by {own}: joining under another name"));
-        return Ok(Exit::Rejected);
+        Ok(true)
     }
-    Ok(Exit::Done)
+}
+
+/// An answer: the address, and whether the member has left.
+fn address_and_left(answer: &str) -> Option<(IpAddr, bool)> {
+    let mut words = answer.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next() == Some("left")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_an_address_and_a_state() {
+        let address = "172.18.0.3".parse().unwrap();
+        for (answer, read) in [
+            ("172.18.0.3 alive\n", Some((address, false))),
+            ("172.18.0.3 failed", Some((address, false))),
+            ("172.18.0.3 left\n", Some((address, true))),
+            ("172.18.0.3", Some((address, false))),
+            ("", None),
+            ("?00 alive", None),
+        ] {
+            assert_eq!(address_and_left(answer), read, "{answer:?}");
+        }
+    }
 }

@@ -113,6 +113,20 @@ impl Kind {
     }
 }
 
+/// The current addresses of this host's interfaces by which others may reach it: all but loopback and link-local ones.
+///
+/// # Errors
+/// [`NetworksError::Interfaces`].
+pub fn addresses() -> Result<Vec<IpAddr>, NetworksError> {
+    let up = getifaddrs()?.filter(|found| found.flags.contains(InterfaceFlags::IFF_UP));
+    Ok(up.filter_map(|found| ip(found.address)).filter(|address| Kind::of(*address) == Kind::Other).collect())
+}
+
+fn ip(address: Option<SockaddrStorage>) -> Option<IpAddr> {
+    let v4 = || address?.as_sockaddr_in().map(|v4| v4.ip().into());
+    v4().or_else(|| address?.as_sockaddr_in6().map(|v6| v6.ip().into()))
+}
+
 /// Decides which members are nodes, by their role and address.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -132,10 +146,6 @@ impl Admission {
     /// [`NetworksError`] if there are no such networks.
     pub fn new(role: &str, networks: &NodeNetworks) -> Result<Self, NetworksError> {
         let found: Vec<_> = getifaddrs()?.collect();
-        let ip = |address: Option<SockaddrStorage>| -> Option<IpAddr> {
-            let v4 = || address?.as_sockaddr_in().map(|v4| v4.ip().into());
-            v4().or_else(|| address?.as_sockaddr_in6().map(|v6| v6.ip().into()))
-        };
         let own = found.iter().filter_map(|found| ip(found.address));
         let network = |address: IpAddr, mask: IpAddr| {
             let bits = match mask {

@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::Resettable;
+use clap::{Arg, Parser};
 use nix::sys::stat::{Mode, umask};
 
 pub mod handler;
@@ -96,10 +96,11 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
 /// Parses the options. An empty variable counts as unset, because `docker run -e` and Compose cannot unset one.
 fn parse<T: Tool>() -> Result<T, clap::Error> {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-    let mut command = T::command().mut_args(|arg| {
+    let without_empty = |arg: Arg| {
         let unset = arg.get_env().is_some_and(is_empty) && !T::ALLOW_EMPTY.contains(&arg.get_id().as_str());
         if unset { arg.env(Resettable::Reset) } else { arg }
-    });
+    };
+    let mut command = T::command().mut_args(without_empty).mut_subcommands(|command| command.mut_args(without_empty));
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }

@@ -196,12 +196,7 @@ fn a_container_that_finds_nobody_says_so_once() {
     let node = lab.node("s1");
     let said = || node.logs().matches("join: no other member is found").count();
     eventually("it is said", 90, || if said() > 0 { Ok(()) } else { Err(node.logs()) });
-    // Three looks more.
-    let pid = || node.service_pid("join");
-    for _ in 0..3 {
-        let before = pid();
-        eventually("the next look", 30, || if pid() == before { Err("the same pid".to_owned()) } else { Ok(()) });
-    }
+    goes_on(&node, 20);
     assert_eq!(said(), 1, "{}", node.logs());
 }
 
@@ -213,17 +208,24 @@ fn a_node_whose_application_does_not_answer_is_told_that_and_nothing_else() {
         let logs = node.logs();
         if logs.contains("http://127.0.0.1:3001/ is not ready after 2s, waiting on: ") { Ok(()) } else { Err(logs) }
     });
-    // The service join looks, finds no agent, and counts nothing.
-    for _ in 0..2 {
-        let before = node.service_pid("join");
-        eventually(
-            "the next look",
-            30,
-            || if node.service_pid("join") == before { Err("the same pid".to_owned()) } else { Ok(()) },
-        );
-    }
-    let alone = node.try_exec(&["cat", "/run/serf/alone"], "");
-    assert!(["", "0\n"].contains(&text(&alone.stdout).as_str()), "{}", text(&alone.stdout));
+    // The service join looks for an agent and says nothing.
+    goes_on(&node, 4);
+    assert!(!node.logs().contains("join: "), "{}", node.logs());
+}
+
+/// Waits until the service `join` has slept and woken this often: at least once a look.
+fn goes_on(node: &e2e::Container, times: u64) {
+    let woken = || -> u64 {
+        let pid = node.service_pid("join").expect("the service runs");
+        let status = node.exec(&["cat", &format!("/proc/{pid}/status")]);
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count.expect("a count").trim().parse().expect("a number")
+    };
+    let before = woken();
+    eventually("join goes on", 60, || match woken() - before {
+        count if count >= times => Ok(()),
+        count => Err(format!("{count} of {times}")),
+    });
 }
 
 #[test]

@@ -61,6 +61,14 @@ fn a_page_names_the_environment_of_an_option_and_keeps_backslashes() {
 }
 
 #[test]
+fn a_page_has_the_commands_of_a_tool_with_their_options() {
+    let text = shown(&made().path().join("man1/serf-run.1"));
+    for part in ["SERF-RUN JOIN\n", "SERF-RUN CHECK-READY\n", "for as long as the agent runs", "SERF_JOIN"] {
+        assert!(text.contains(part), "no {part:?}: {text}");
+    }
+}
+
+#[test]
 fn bash_completes_options_and_their_values() {
     let directory = made();
     let complete = |tool: &str, words: &str| {
@@ -77,4 +85,5 @@ fn bash_completes_options_and_their_values() {
     };
     assert_eq!(complete("render-cfg", "--std"), "--stdout\n");
     assert_eq!(complete("serf-run", "--profile l"), "local lan\n");
+    assert_eq!(complete("serf-run", "ch"), "check-ready\n");
 }

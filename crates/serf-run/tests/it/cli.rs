@@ -197,9 +197,9 @@ fn the_agent_takes_commands_from_its_user_alone() {
     assert!(!agent.command_line().contains(&first) && !agent.said().contains(&first), "{}", agent.said());
     let check = |directory: &str| {
         let rpc = format!("{address}:7373");
-        world.command(TOOL).arg("--tell-address").env("SERF_RPC_ADDR", rpc).env("SERF_DIR", directory).write_stdin("s1").assert()
+        world.command(TOOL).arg("tell-address").env("SERF_RPC_ADDR", rpc).env("SERF_DIR", directory).write_stdin("s1").assert()
     };
-    check(world.path("serf").to_str().unwrap()).success().stdout(format!("{address}\n"));
+    check(world.path("serf").to_str().unwrap()).success().stdout(format!("{address} alive\n"));
     check("/nonexistent").code(1).stderr(predicate::str::contains("Authentication required"));
     drop(agent);
     assert_ne!(start().1, first, "a new one at each start");
@@ -275,6 +275,8 @@ fn wrong_options_exit_2_and_write_nothing() {
         &["--ready-timeout", "soon"],
         &["--frobnicate"],
         &["agent"],
+        &["--name", "s1", "join"],
+        &["check-ready", "--name", "s1"],
     ] {
         let world = World::new();
         without_serf(&world).args(options).assert().code(2).stdout("").stderr(predicate::str::starts_with("error: "));
@@ -288,6 +290,9 @@ fn help_is_complete() {
     let others = ["ROLE", "SERF_READY", "SERF_READY_TIMEOUT", "SERF_LOG"];
     assert_help(World::new().command(TOOL), &[&serf[..], &others].concat());
     World::new().command(TOOL).arg("--help").assert().stdout(predicate::str::contains("SERF_ENCRYPT_KEY"));
+    for (command, variable) in [("join", "SERF_JOIN"), ("check-ready", "SERF_READY"), ("tell-address", "SERF_LOG")] {
+        World::new().command(TOOL).args([command, "--help"]).assert().success().stdout(predicate::str::contains(variable));
+    }
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn readiness_can_be_asked_for_by_itself() {
     let (world, application) = (World::new(), Application::start());
     let check = || {
         let mut command = world.command(env!("CARGO_BIN_EXE_serf-run"));
-        command.arg("--check-ready").env("SERF_READY", application.url());
+        command.arg("check-ready").env("SERF_READY", application.url());
         command.assert()
     };
     let line = only_line(&check().code(1));

@@ -4,7 +4,8 @@
 //! is the one that `serf-run` generated ([`PASSWORD_FILE`]).
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -19,7 +20,9 @@ pub use rpc::{PASSWORD_FILE, SerfError};
 use rpc::{Session, to_text};
 
 /// Time for which the agent collects the answers to a query.
-const QUERY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for joining or leaving other members, which may not answer.
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The member list of the local agent. A value that cannot be read becomes an invalid one, and only the tags that matter to
 /// the load balancer are kept.
@@ -52,6 +55,23 @@ pub fn query(name: &str, payload: &str) -> Result<BTreeMap<String, String>, Serf
     }
 }
 
+/// Makes the agent join the members at these addresses, on the gossip port.
+///
+/// # Errors
+/// [`SerfError`] if the agent is not running, could join none of them, or does not answer within 10 s.
+pub fn join(addresses: &[IpAddr]) -> Result<(), SerfError> {
+    let existing = addresses.iter().map(ToString::to_string).collect();
+    Session::open_for(MEMBERS_TIMEOUT)?.call("join", Some(Join { existing, replay: false }))
+}
+
+/// Makes the agent leave the cluster and exit.
+///
+/// # Errors
+/// [`SerfError`] if the agent is not running or has not left within 10 s.
+pub fn leave() -> Result<(), SerfError> {
+    Session::open_for(MEMBERS_TIMEOUT)?.call("leave", None::<()>)
+}
+
 /// Opens a stream of the agent's log, beginning with the most recent lines: lines of text with a few bytes of framing
 /// between them. It ends when the agent does.
 ///
@@ -72,6 +92,14 @@ struct Query<'a> {
     /// In nanoseconds.
     timeout: i64,
     request_ack: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Join {
+    existing: Vec<String>,
+    /// Events of before are not repeated.
+    replay: bool,
 }
 
 #[derive(Serialize)]

@@ -120,8 +120,13 @@ pub(super) struct Session {
 impl Session {
     /// Connects and authenticates.
     pub(super) fn open() -> Result<Self, SerfError> {
+        Self::open_for(TIMEOUT)
+    }
+
+    /// The same with another time limit for all answers.
+    pub(super) fn open_for(limit: Duration) -> Result<Self, SerfError> {
         let address = setting("SERF_RPC_ADDR").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + limit;
         let stream = connect(&address).map_err(|source| failed(&address, source))?;
         let mut session = Self {
             address,

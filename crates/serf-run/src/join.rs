@@ -1,0 +1,307 @@
+//! The service beside the agent: finds the other members, and notices when the agent must be started anew.
+//!
+//! Serf's own looking for others ends with its first success, even if that is the agent itself, and forgets members that
+//! left. So all names are looked up every two seconds for as long as the container runs.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lb_core::members::Member;
+use lb_core::members::{admission, agent};
+use lb_core::tool::reporter::Reporter;
+use lb_core::tool::{Exit, Tool, deadline};
+
+use crate::agent::Configured;
+use crate::{Join, SerfRun, name};
+
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Addresses of one name that are joined at a time. Gossip tells the rest; all of them, by every member, would be N x N
+/// exchanges.
+const ADDRESSES: usize = 3;
+/// Members that join balancers which count as alive; what one of them hears, all do.
+const SCOUTS: usize = 2;
+/// Looks without another member before that is said: half a minute.
+const LOOKS: u32 = 10;
+/// Time in which the others hear that a member is alive which has joined them. They keep the name of one that they have
+/// declared failed, and do not hear its leave.
+const HEARD: Duration = Duration::from_secs(1);
+/// Role of the members that others must find, since no name may lead from them to the others.
+const BALANCER: &str = "balancer";
+
+/// Looks again and again. What fails is said when it is new, and tried again.
+pub(crate) fn run(join: &Join, reporter: &Reporter) -> Result<Exit> {
+    let seekers = join.join.split_whitespace().map(start_seeker).collect::<io::Result<Vec<_>>>().context("start a thread")?;
+    let mut name = name::Check::default();
+    let mut alone = 0;
+    let deadline = deadline(SerfRun::NAME, &join.run_options, PAUSE);
+    loop {
+        deadline.reset();
+        let trouble = look(join, &seekers, &mut name, &mut alone, reporter).err();
+        reporter.log_new("join", trouble.map(|error| format!("join: {error:#}")).into_iter().collect());
+        thread::sleep(PAUSE);
+    }
+}
+
+fn look(
+    join: &Join,
+    seekers: &[SyncSender<Arc<Observation>>],
+    name: &mut name::Check,
+    alone: &mut u32,
+    reporter: &Reporter,
+) -> Result<()> {
+    // While there is no agent, serf-run or its own log says why.
+    let Ok(members) = agent::members() else { return Ok(()) };
+    let agent = Configured::read(&join.dir)?;
+    let here = admission::addresses()?;
+    let Some(own) = members.iter().find(|member| member.name == agent.node_name) else { return Ok(()) };
+    let Ok(announced) = own.address.parse::<IpAddr>() else { return Ok(()) };
+
+    let moved = agent.chooses_address() && has_moved(announced, &here);
+    let look = Arc::new(Observation::new(&members, own, &here));
+    for seeker in seekers {
+        // One that still waits for its name server, or for a member, gets the next look.
+        let _ = seeker.try_send(Arc::clone(&look));
+    }
+    if moved {
+        reporter.say(format_args!("join: {} is not at {announced} any more: starting the agent anew", own.name));
+        let _ = agent::join(&others(&members, own));
+        thread::sleep(HEARD);
+    }
+    if moved || name.is_refused(&join.dir, &own.name, announced, reporter)? {
+        // The agent ends, and its supervisor starts it anew. Whether it did is seen at the next look.
+        let _ = agent::leave();
+    }
+    count_alone(members.len(), alone, &join.join, reporter);
+    Ok(())
+}
+
+/// Says once that there is no other member; never, when there has been one.
+fn count_alone(members: usize, alone: &mut u32, names: &str, reporter: &Reporter) {
+    if members > 1 {
+        *alone = LOOKS;
+    }
+    if *alone == LOOKS {
+        return;
+    }
+    *alone += 1;
+    if *alone == LOOKS {
+        reporter.say(format_args!(
+            "join: no other member is found by the names '{names}'; goes on trying. Are all containers on one network (docker run \
+             --network heig), with the same gossip key or none?"
+        ));
+    }
+}
+
+/// Whether this host has other addresses than the one that the agent announces. A host without any has lost its network:
+/// there is nothing to announce.
+fn has_moved(announced: IpAddr, here: &[IpAddr]) -> bool {
+    !here.is_empty() && !here.contains(&announced.to_canonical())
+}
+
+fn is_balancer(member: &Member) -> bool {
+    member.tags.get("role").is_some_and(|role| role == BALANCER)
+}
+
+/// Addresses of some others, as they are remembered, the balancers first: for a member that has no use of names yet.
+fn others(members: &[Member], own: &Member) -> Vec<IpAddr> {
+    let mut others: Vec<_> = members.iter().filter(|member| member.name != own.name && member.status != "left").collect();
+    others.sort_by_key(|member| !is_balancer(member));
+    others.iter().filter_map(|member| member.address.parse().ok()).take(ADDRESSES).collect()
+}
+
+/// What one look at the member list says about whom to join.
+#[derive(Debug)]
+struct Observation {
+    /// Of this host.
+    own: BTreeSet<IpAddr>,
+    /// Of alive members that need not be joined.
+    joined: BTreeSet<IpAddr>,
+    /// Addresses that are being joined: several names may lead to one.
+    taken: Mutex<BTreeSet<IpAddr>>,
+}
+
+impl Observation {
+    fn new(members: &[Member], own: &Member, here: &[IpAddr]) -> Self {
+        let alive = || members.iter().filter(|member| member.status == "alive");
+        let mut scouts: Vec<&str> = alive().filter(|member| !is_balancer(member)).map(|member| member.name.as_str()).collect();
+        scouts.sort_unstable();
+        let is_scout = scouts.iter().take(SCOUTS).any(|name| *name == own.name);
+        let address = |member: &Member| member.address.parse().ok();
+        Self {
+            own: here.iter().copied().chain(address(own)).collect(),
+            joined: alive().filter(|member| !(is_scout && is_balancer(member))).filter_map(address).collect(),
+            taken: Mutex::default(),
+        }
+    }
+
+    /// Picks those to be joined of the addresses that a name has; `settled` are those that it had at the last look, and
+    /// that were joined.
+    fn take(&self, addresses: &BTreeSet<IpAddr>, settled: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_wanted = |address: &&IpAddr| {
+            // One that is new may be that of another container, though the member that had it still counts as alive.
+            let needs_no_join = self.joined.contains(address) && settled.contains(address);
+            !self.own.contains(address) && !needs_no_join && !taken.contains(address)
+        };
+        let mut wanted: Vec<IpAddr> = addresses.iter().filter(is_wanted).copied().collect();
+        let random = RandomState::new();
+        wanted.sort_by_cached_key(|address| random.hash_one(address));
+        wanted.truncate(ADDRESSES);
+        taken.extend(&wanted);
+        wanted
+    }
+}
+
+/// Starts a thread that looks up one name, and lets the agent join who has it, at each look that it is given. A name server
+/// or a member that does not answer keeps no other name waiting.
+fn start_seeker(name: &str) -> io::Result<SyncSender<Arc<Observation>>> {
+    let (sender, looks) = sync_channel(1);
+    let name = name.to_owned();
+    thread::Builder::new().spawn(move || seek(&name, &looks))?;
+    Ok(sender)
+}
+
+fn seek(name: &str, looks: &Receiver<Arc<Observation>>) {
+    let mut settled = BTreeSet::new();
+    for look in looks {
+        // The port is not used.
+        let Ok(found) = (name, 0).to_socket_addrs() else { continue };
+        let addresses: BTreeSet<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
+        settled.retain(|address| addresses.contains(address));
+        let wanted = look.take(&addresses, &settled);
+        if !wanted.is_empty() && agent::join(&wanted).is_ok() {
+            settled.extend(wanted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::tool::reporter::Format;
+    use lb_fixture::World;
+
+    use super::*;
+
+    fn member(name: &str, address: &str, role: &str, status: &str) -> Member {
+        Member {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            tags: [("role".to_owned(), role.to_owned())].into(),
+            status: status.to_owned(),
+        }
+    }
+
+    fn addresses(list: &[&str]) -> BTreeSet<IpAddr> {
+        list.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    /// Two balancers, one of which has failed, and four nodes, as the member `own` sees them.
+    fn look(own: &str) -> Observation {
+        let mut members: Vec<_> = [("s1", "172.18.0.3"), ("s2", "172.18.0.4"), ("s3", "172.18.0.5"), ("s4", "172.18.0.6")]
+            .map(|(name, address)| member(name, address, "backend", "alive"))
+            .into();
+        members.insert(2, member("ha", "172.18.0.2", "balancer", "alive"));
+        members.push(member("ha2", "172.18.0.9", "balancer", "failed"));
+        let own = members.iter().find(|member| member.name == own).unwrap().clone();
+        Observation::new(&members, &own, &["10.0.0.1".parse().unwrap()])
+    }
+
+    /// Whom a member joins by a name that has had all of these addresses before.
+    fn joins(own: &str, by: &[&str]) -> BTreeSet<IpAddr> {
+        let all = addresses(by);
+        look(own).take(&all, &all).into_iter().collect()
+    }
+
+    #[test]
+    fn whoever_is_not_alive_is_joined_by_all() {
+        for own in ["ha", "s1", "s4"] {
+            assert_eq!(joins(own, &["172.18.0.9"]), addresses(&["172.18.0.9"]), "{own}");
+            assert_eq!(joins(own, &["172.18.0.99"]), addresses(&["172.18.0.99"]), "{own}");
+        }
+    }
+
+    #[test]
+    fn an_alive_balancer_is_joined_by_the_first_nodes_and_an_alive_node_by_nobody() {
+        let all = ["172.18.0.2", "172.18.0.3", "172.18.0.4", "172.18.0.5", "172.18.0.6"];
+        for (own, expected) in [("s1", &["172.18.0.2"][..]), ("s2", &["172.18.0.2"]), ("s3", &[]), ("s4", &[]), ("ha", &[])] {
+            assert_eq!(joins(own, &all), addresses(expected), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_has_moved_joins_the_balancers_first_and_nobody_who_has_left() {
+        let members = [
+            member("s1", "172.18.0.3", "backend", "alive"),
+            member("s2", "172.18.0.4", "backend", "failed"),
+            member("s3", "172.18.0.5", "backend", "left"),
+            member("ha", "172.18.0.2", "balancer", "failed"),
+        ];
+        assert_eq!(others(&members, &members[0]), ["172.18.0.2", "172.18.0.4"].map(|address| address.parse::<IpAddr>().unwrap()));
+    }
+
+    #[test]
+    fn an_address_that_a_name_has_anew_is_joined_whoever_had_it() {
+        let found = addresses(&["172.18.0.4", "172.18.0.5"]);
+        assert_eq!(look("s4").take(&found, &addresses(&["172.18.0.4"])), ["172.18.0.5".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn nobody_joins_itself() {
+        assert_eq!(look("s1").take(&addresses(&["172.18.0.3", "10.0.0.1"]), &BTreeSet::new()), [] as [IpAddr; 0]);
+    }
+
+    #[test]
+    fn an_address_with_two_names_is_joined_once() {
+        let look = look("s1");
+        assert_eq!(look.take(&addresses(&["172.18.0.9"]), &BTreeSet::new()).len(), 1);
+        assert_eq!(look.take(&addresses(&["172.18.0.9", "172.18.0.99"]), &BTreeSet::new()).len(), 1);
+    }
+
+    #[test]
+    fn three_of_many_addresses_are_joined_not_always_the_same() {
+        let many: BTreeSet<IpAddr> = (1..=250).map(|last| IpAddr::from([10, 0, 1, last])).collect();
+        let picked: BTreeSet<Vec<IpAddr>> = (0..20).map(|_| look("s1").take(&many, &BTreeSet::new())).collect();
+        assert!(picked.iter().all(|addresses| addresses.len() == ADDRESSES));
+        assert!(picked.len() > 1, "{picked:?}");
+    }
+
+    #[test]
+    fn a_member_has_moved_when_its_host_has_other_addresses_only() {
+        let has_moved =
+            |here: &[&str]| has_moved("172.18.0.3".parse().unwrap(), &addresses(here).into_iter().collect::<Vec<_>>());
+        assert!(has_moved(&["172.18.0.4"]));
+        assert!(!has_moved(&["10.0.0.1", "172.18.0.3"]));
+        assert!(!has_moved(&[]), "without a network");
+    }
+
+    #[test]
+    fn that_there_is_nobody_else_is_said_once_after_ten_looks() {
+        let world = World::new();
+        let reporter = Reporter::new("serf-run", Format::Text, Some(world.log_file()), None);
+        let mut alone = 0;
+        for look in 1..30 {
+            count_alone(1, &mut alone, "one two", &reporter);
+            assert_eq!(world.log().len(), usize::from(look >= 10), "look {look}");
+        }
+        assert!(
+            world.log()[0].starts_with("serf-run: join: no other member is found by the names 'one two'; "),
+            "{:?}",
+            world.log()
+        );
+
+        let (world, mut alone) = (World::new(), 0);
+        let reporter = Reporter::new("serf-run", Format::Text, Some(world.log_file()), None);
+        for members in [1, 2].into_iter().chain([1; 20]) {
+            count_alone(members, &mut alone, "one two", &reporter);
+        }
+        assert_eq!(world.log(), [""; 0], "one that was once there is known to be away");
+    }
+}
