@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use e2e::docker::docker;
+use e2e::http::Load;
 use e2e::wait::same;
-use e2e::{Lab, Look, eventually};
+use e2e::{Container, Lab, Look, eventually};
 
 #[test]
 fn two_nodes_answer_in_turn_and_sessions_stick() {
@@ -72,6 +74,75 @@ fn a_killed_node_comes_back_under_another_address() {
         s1.start();
         balancer.settles_on(&[s1, s2, &taker], 15);
     }
+}
+
+/// Takes a container off its network, or puts it there again, on the lowest address that is free.
+fn network(lab: &Lab, what: &str, node: &Container) {
+    let _ = docker(&["network", what, lab.network(), &node.name]);
+}
+
+#[test]
+fn a_running_node_is_followed_to_another_address() {
+    for look in [Look::Plain, Look::Hardened] {
+        let (lab, balancer, nodes) = Lab::with_nodes(look, 2);
+        let [s1, s2] = &nodes[..] else { unreachable!() };
+        let old = s1.address();
+        network(&lab, "disconnect", s1);
+        let taker = lab.node("s3");
+        assert_eq!(taker.address(), old);
+        network(&lab, "connect", s1);
+        assert_ne!(s1.address(), old);
+        let load = Load::start(&format!("http://127.0.0.1:{}/", balancer.port(80)), 4);
+        balancer.settles_on(&[s1, s2, &taker], 10);
+        let (sent, lost) = load.finish();
+        assert!(sent > 100 && lost.is_empty(), "{} of {sent} lost: {:?}", lost.len(), lost.first());
+    }
+}
+
+/// Of the third node the cluster never doubts.
+#[test]
+fn two_running_nodes_swap_their_addresses() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 3);
+    let [s1, s2, s3] = &nodes[..] else { unreachable!() };
+    let old = [s1.address(), s2.address()];
+    for node in [s1, s2] {
+        network(&lab, "disconnect", node);
+    }
+    for node in [s2, s1] {
+        network(&lab, "connect", node);
+    }
+    assert_eq!([s2.address(), s1.address()], old);
+    let load = Load::start(&format!("http://127.0.0.1:{}/", balancer.port(80)), 4);
+    balancer.settles_on(&[s1, s2, s3], 10);
+    let (sent, lost) = load.finish();
+    assert!(sent > 100 && lost.is_empty(), "{} of {sent} lost: {:?}", lost.len(), lost.first());
+}
+
+/// The cluster has declared it failed, and the agent has declared all others failed.
+#[test]
+fn a_node_that_was_off_the_network_for_long_comes_back_under_another_address() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let [s1, s2] = &nodes[..] else { unreachable!() };
+    network(&lab, "disconnect", s1);
+    balancer.settles_on(&[s2], 30);
+    let taker = lab.node("s3");
+    network(&lab, "connect", s1);
+    balancer.settles_on(&[s1, s2, &taker], 10);
+}
+
+#[test]
+fn a_running_balancer_that_gets_another_address_has_its_nodes_again() {
+    let (lab, balancer, nodes) = Lab::with_nodes(Look::Plain, 2);
+    let nodes: Vec<_> = nodes.iter().collect();
+    network(&lab, "disconnect", &balancer);
+    let _taker = lab.node_with("s3", &["-e", "ROLE=other"]);
+    let _ = docker(&["network", "connect", "--alias", "ha", lab.network(), &balancer.name]);
+    eventually("its agent announces the new address", 15, || {
+        let members = nodes[0].exec(&["serf", "members"]);
+        let address = format!(" {}:7946 ", balancer.address());
+        if members.lines().any(|line| line.contains(&address) && line.contains("alive")) { Ok(()) } else { Err(members) }
+    });
+    balancer.settles_on(&nodes, 10);
 }
 
 #[test]
