@@ -26,13 +26,10 @@ prefix=${PREFIX:-}
 ha=${prefix}ha
 image_label=softengheigvd.image # on every image of the lab, and so on every container
 how_label=softengheigvd.start   # how a container was started
-# For the writable paths; the images run as user lb, 10001.
-tmpfs_options=uid=10001,gid=10001,mode=0755
-engine_options=
+container_options=$(cat container-options) # for every container
 case $(docker --version 2>/dev/null) in
-    podman*) # uses another option for that, and lets only root listen on port 80
-        tmpfs_options=U,mode=0755
-        engine_options=--sysctl=net.ipv4.ip_unprivileged_port_start=0
+    podman*) # uses another option for the user of a tmpfs, and lets only root listen on port 80
+        container_options="$(sed s/uid=10001,gid=10001/U/ container-options) --sysctl=net.ipv4.ip_unprivileged_port_start=0"
         ;;
 esac
 
@@ -151,12 +148,9 @@ run() {
     shift 2
     say "starting $name"
     # In its own session: on Ctrl-C halfway through, Docker could create the container after the cleanup.
-    error=$(setsid --wait docker run --detach --name "$name" --hostname "$name" --label "$how_label=$how" --network "$network" --network-alias serf-cluster \
-        --read-only --cap-drop ALL --security-opt no-new-privileges ${engine_options:+"$engine_options"} \
-        --tmpfs "/run:exec,$tmpfs_options" --tmpfs "/tmp:$tmpfs_options" --tmpfs "/nodes:$tmpfs_options" \
-        --tmpfs "/usr/local/etc/haproxy:$tmpfs_options" --tmpfs "/var/log:$tmpfs_options" \
-        --log-driver json-file --log-opt max-size=10m --log-opt max-file=2 \
-        "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
+    # shellcheck disable=SC2086 # a list of options
+    error=$(setsid --wait docker run --detach --name "$name" --hostname "$name" --label "$how_label=$how" --network "$network" \
+        $container_options "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
 }
 
 publish() { echo "${BIND:+$BIND:}$1:$2"; }

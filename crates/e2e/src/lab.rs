@@ -16,25 +16,7 @@ pub enum Look {
     Plain,
 }
 
-const HARDENED: [&str; 17] = [
-    "--network-alias",
-    "serf-cluster",
-    "--read-only",
-    "--cap-drop",
-    "ALL",
-    "--security-opt",
-    "no-new-privileges",
-    "--tmpfs",
-    "/run:exec,uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/tmp:uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/nodes:uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/usr/local/etc/haproxy:uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/var/log:uid=10001,gid=10001,mode=0755",
-];
+const HARDENED: &str = include_str!("../../../container-options");
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -102,7 +84,7 @@ impl Lab {
         let name = format!("{}-{name}", self.name);
         let mut arguments = vec!["run", "-d", "--network", &self.name, "--name", &name];
         if self.look == Look::Hardened {
-            arguments.extend(HARDENED);
+            arguments.extend(HARDENED.lines());
         }
         arguments.extend(options);
         arguments.push(image);

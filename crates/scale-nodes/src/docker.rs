@@ -17,28 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time limit for `docker stop`, which gives a node 10 s.
 const STOP: Duration = Duration::from_secs(60);
 
-/// How nodes are started: like in start-containers.sh.
-const OPTIONS: [&str; 19] = [
-    "--network-alias=serf-cluster",
-    "--read-only",
-    "--cap-drop",
-    "ALL",
-    "--security-opt",
-    "no-new-privileges",
-    "--tmpfs",
-    "/run:exec,uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/tmp:uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/nodes:uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/usr/local/etc/haproxy:uid=10001,gid=10001,mode=0755",
-    "--tmpfs",
-    "/var/log:uid=10001,gid=10001,mode=0755",
-    "--log-driver=json-file",
-    "--log-opt=max-size=10m",
-    "--log-opt=max-file=2",
-];
+/// How nodes are started, like in `start-containers.sh`: one option of `docker run` per line.
+const OPTIONS: &str = include_str!("../../../container-options");
 
 /// The nodes' containers on one network.
 #[derive(Debug)]
@@ -79,7 +59,7 @@ impl Nodes<'_> {
         let label = format!("--label={OURS}={}", self.network);
         let mut arguments =
             vec!["run", "--detach", "--rm", "--name", &name, "--hostname", &name, "--network", self.network, &label];
-        arguments.extend(OPTIONS);
+        arguments.extend(OPTIONS.lines());
         arguments.extend(self.options.iter().map(String::as_str));
         arguments.push(self.image);
         docker(&arguments, PATIENCE)?;

@@ -216,7 +216,7 @@ fn podman_is_asked_for_the_same_by_its_own_options() {
     assert!(!started.status.success() && !lab.network_is_there(), "{}", out(&started));
     let asked = fs::read_to_string(asked).unwrap();
     for option in
-        [" --tmpfs /run:exec,U,mode=0755 ", " --tmpfs /nodes:U,mode=0755 ", " --sysctl=net.ipv4.ip_unprivileged_port_start=0 "]
+        [" --tmpfs=/run:exec,U,mode=0755 ", " --tmpfs=/nodes:U,mode=0755 ", " --sysctl=net.ipv4.ip_unprivileged_port_start=0 "]
     {
         assert!(asked.contains(option), "no {option}: {asked}");
     }
@@ -226,7 +226,7 @@ fn podman_is_asked_for_the_same_by_its_own_options() {
 #[test]
 fn a_template_that_the_containers_cannot_read_is_found_at_once() {
     let clone = tempfile::tempdir().unwrap();
-    for file in ["start-containers.sh", "scripts.sh"] {
+    for file in ["start-containers.sh", "scripts.sh", "container-options"] {
         fs::copy(Path::new(TOP).join(file), clone.path().join(file)).unwrap();
     }
     let config = clone.path().join("ha/config");
@@ -250,6 +250,28 @@ fn a_mirror_that_does_not_answer_is_the_error_that_is_told() {
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
     let error = text(&output.stderr);
     assert!(error.lines().count() == 1 && error.contains("E: Failed to fetch") && error.contains("onnect to"), "{error}");
+}
+
+/// Compose cannot read the file.
+#[test]
+fn compose_starts_containers_with_the_options_of_all() {
+    let read = |name: &str| fs::read_to_string(Path::new(TOP).join(name)).unwrap();
+    let (compose, options) = (read("compose.yaml"), read("container-options"));
+    for option in options.lines() {
+        let (name, value) = option.trim_start_matches('-').split_once('=').unwrap_or((&option[2..], ""));
+        let words = match (name, value) {
+            ("network-alias", alias) => format!("aliases: [{alias}]"),
+            ("read-only", _) => "read_only: true".to_owned(),
+            ("cap-drop", capability) => format!("cap_drop: [{capability}]"),
+            ("security-opt", option) => format!("security_opt: [{option}]"),
+            ("tmpfs", mount) => format!("- {mount}\n"),
+            ("log-driver", driver) => format!("driver: {driver}\n"),
+            ("log-opt", pair) => pair.replacen('=', ": ", 1).replace(": 2", ": \"2\""),
+            _ => panic!("{option}: what is it in Compose?"),
+        };
+        assert!(compose.contains(&words), "compose.yaml has no {words:?}");
+    }
+    assert_eq!(compose.matches("mode=0755").count(), options.matches("--tmpfs=").count());
 }
 
 #[test]
