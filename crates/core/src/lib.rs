@@ -1,16 +1,16 @@
-//! From cluster membership to a running HAProxy: what the tools share.
+//! The library behind the tools: from cluster membership to a running HAProxy.
 //!
-//! The cluster's state passes through four places, each derived from the one before it. Each is a room here, and what
-//! leads to it is in the room where it ends:
+//! The state of the cluster passes through four places, each derived from the one before. Each place has a module, which also
+//! contains the step that leads to it:
 //!
 //! ```text
 //! members ──► registry ──► config ──► haproxy
 //! ```
 //!
-//! [`members`] is what Serf says; [`registry`] has one file for each node; [`config`] is the text of `haproxy.cfg`, made
-//! from the registry by a template; [`haproxy`] is the running process, and the plan that makes it run what the text
-//! says. [`publish`] goes from the registry to the process in one go. [`tool`] is what a command line tool is made of, and
-//! [`os`] what all of them need of the system. [`node`] has the checked types that pass through all of it.
+//! [`members`] is the cluster as Serf knows it; [`registry`] has one file per node; [`config`] is the text of `haproxy.cfg`,
+//! rendered from the registry; [`haproxy`] is the running process, and the plan that makes it match the text. [`publish`]
+//! takes the registry all the way to the process. [`node`] has the checked types that all of them use, [`tool`] is the
+//! framework of the command line tools, and [`os`] wraps the operating system.
 
 pub mod config;
 pub mod haproxy;

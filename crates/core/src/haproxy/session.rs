@@ -210,9 +210,9 @@ impl EarlySession {
             self.connection.receive(|answer| last_answer(answer).is_some_and(|last| last.starts_with(b"Name: "))).ok()?;
         let mut answers = text.strip_prefix(PROMPT)?.strip_suffix(PROMPT)?.rsplitn(3, PROMPT);
         let (info, level, answer) = (answers.next()?, answers.next()?, answers.next()?);
-        let says = |line: &str| info.lines().any(|found| found == line);
-        let is_it = says(&format!("Pid: {}", self.worker.pid)) && ProcessId::of_pid(self.worker.pid) == Some(self.worker);
-        if !is_it || !says("Stopping: 0") || level.trim() != "admin" {
+        let has_line = |line: &str| info.lines().any(|found| found == line);
+        let is_same = has_line(&format!("Pid: {}", self.worker.pid)) && ProcessId::of_pid(self.worker.pid) == Some(self.worker);
+        if !is_same || !has_line("Stopping: 0") || level.trim() != "admin" {
             return None;
         }
         let session = Session { connection: self.connection, worker: self.worker, prompt: PROMPT.to_owned(), master: None };

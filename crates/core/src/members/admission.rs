@@ -132,7 +132,7 @@ fn ip(address: Option<SockaddrStorage>) -> Option<IpAddr> {
 pub struct Admission {
     role: String,
     /// Addresses of this host, except loopback.
-    own: Vec<IpAddr>,
+    own_addresses: Vec<IpAddr>,
     /// The networks of the nodes; `None` means anywhere.
     networks: Option<Vec<Network>>,
     /// Whether `networks` are those of this host.
@@ -156,18 +156,18 @@ impl Admission {
         };
         let up = found.iter().filter(|found| found.flags.contains(InterfaceFlags::IFF_UP));
         let on = up.filter_map(|found| network(ip(found.address)?, ip(found.netmask)?)).collect();
-        Self::beside(role, networks, own.collect(), on)
+        Self::for_host(role, networks, own.collect(), on)
     }
 
     /// As [`Self::new`], for a host with the addresses `own` on the networks `on`.
-    fn beside(role: &str, networks: &NodeNetworks, own: Vec<IpAddr>, mut on: Vec<Network>) -> Result<Self, NetworksError> {
+    fn for_host(role: &str, networks: &NodeNetworks, own: Vec<IpAddr>, mut on: Vec<Network>) -> Result<Self, NetworksError> {
         on.retain(|network| Kind::of(network.address) == Kind::Other);
         if *networks == NodeNetworks::Own && on.is_empty() {
             return Err(NetworksError::OnlyLoopback);
         }
         Ok(Self {
             role: role.to_owned(),
-            own: own.into_iter().filter(|address| Kind::of(*address) != Kind::Loopback).collect(),
+            own_addresses: own.into_iter().filter(|address| Kind::of(*address) != Kind::Loopback).collect(),
             networks: match networks {
                 NodeNetworks::Own => Some(on),
                 NodeNetworks::Any => None,
@@ -180,7 +180,7 @@ impl Admission {
     /// Admits members of `role` at any address.
     #[must_use]
     pub fn anywhere(role: &str) -> Self {
-        Self { role: role.to_owned(), own: Vec::new(), networks: None, is_default: false }
+        Self { role: role.to_owned(), own_addresses: Vec::new(), networks: None, is_default: false }
     }
 
     /// The role of the members that are nodes.
@@ -217,7 +217,7 @@ impl Admission {
     pub fn check(&self, address: Address) -> Result<(), NodeError> {
         // `::ffff:127.0.0.1` is treated as 127.0.0.1.
         let ip = address.ip().to_canonical();
-        if self.own.contains(&ip) {
+        if self.own_addresses.contains(&ip) {
             return Err(NodeError::Own(ip));
         }
         let Some(networks) = &self.networks else { return Ok(()) };
@@ -257,7 +257,7 @@ mod tests {
     fn gate(asked: &str) -> Admission {
         let own = ["127.0.0.1", "::1", "172.18.0.2", "10.0.1.7", "fd00::2", "fe80::2"].map(|ip| ip.parse().unwrap());
         let on = networks(&["127.0.0.1/8", "::1/128", "172.18.0.2/16", "10.0.1.7/24", "fd00::2/64", "fe80::2/64"]);
-        Admission::beside("backend", &asked.parse().unwrap(), own.to_vec(), on).unwrap()
+        Admission::for_host("backend", &asked.parse().unwrap(), own.to_vec(), on).unwrap()
     }
 
     fn refusal(asked: &str, address: &str) -> Option<String> {
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_host_with_loopback_only_must_be_told() {
         let beside = |asked: &str| {
-            Admission::beside("backend", &asked.parse().unwrap(), Vec::new(), networks(&["127.0.0.1/8", "fe80::1/64"]))
+            Admission::for_host("backend", &asked.parse().unwrap(), Vec::new(), networks(&["127.0.0.1/8", "fe80::1/64"]))
         };
         assert!(beside("").unwrap_err().to_string().contains("NODE_NETWORKS"));
         assert!(beside("any").is_ok() && beside("10.0.0.0/8").is_ok());

@@ -287,7 +287,7 @@ mod tests {
             "published generation=x cause=c applied=file",
             "published generation=1 cause=c applied=magic",
             "published generation=1 cause=c applied=reload reason=\"x",
-            "s1 is gone",
+            "unregistered s1",
             "unpublished generation=1 cause=c applied=file",
         ] {
             assert_eq!(bad.parse::<Summary>(), Err(NoSummary), "{bad}");
