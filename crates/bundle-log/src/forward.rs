@@ -125,7 +125,7 @@ impl Shipper {
                 self.connection = None;
                 if self.trouble.replace(Instant::now()).is_none() {
                     let (target, program) = (&self.target, &self.program);
-                    self.reporter.say(format_args!("LOG_TARGET {target}: {error}: lines of {program} wait, up to 1 MiB of them"));
+                    self.reporter.log(format_args!("LOG_TARGET {target}: {error}: lines of {program} wait, up to 1 MiB of them"));
                 }
                 thread::sleep(PAUSE);
             }
@@ -151,7 +151,7 @@ impl Shipper {
             self.trouble = None;
             let lost = self.lost.swap(0, Ordering::Relaxed);
             let (target, program) = (&self.target, &self.program);
-            self.reporter.say(format_args!("LOG_TARGET {target}: works again, {lost} lines of {program} were lost"));
+            self.reporter.log(format_args!("LOG_TARGET {target}: works again, {lost} lines of {program} were lost"));
         } else if self.trouble.is_none() && self.said_lost.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
             self.say_lost();
         }
@@ -162,7 +162,7 @@ impl Shipper {
         if lost > 0 {
             self.said_lost = Some(Instant::now());
             let (target, program) = (&self.target, &self.program);
-            self.reporter.say(format_args!("LOG_TARGET {target}: too slow, {lost} lines of {program} were lost"));
+            self.reporter.log(format_args!("LOG_TARGET {target}: too slow, {lost} lines of {program} were lost"));
         }
     }
 }

@@ -116,7 +116,7 @@ fn forward(tool: &BundleLog, reporter: &Reporter) -> Option<Forward> {
             Some(Forward::start(target, &tool.from, Reporter::new(BundleLog::NAME, Format::Text, Some(log_file), None)))
         }
         Err(reason) => {
-            reporter.say(format_args!("LOG_TARGET {}: {reason}: no line of {} is sent", Quoted(to), tool.from));
+            reporter.log(format_args!("LOG_TARGET {}: {reason}: no line of {} is sent", Quoted(to), tool.from));
             None
         }
     }

@@ -63,7 +63,7 @@ pub fn run(tool: &ReloadHa, reporter: &Reporter) -> Result<Exit> {
         if published.changed() {
             reporter.published(&published, &tool.run_options.cause());
         } else {
-            reporter.say(published.applied);
+            reporter.log(published.applied);
         }
     }
     Ok(Exit::Done)

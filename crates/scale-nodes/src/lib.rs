@@ -124,17 +124,17 @@ impl ScaleNodes {
         match decision {
             Decision::Start(count, why) => {
                 let would = if self.dry_run { "would start" } else { "starts" };
-                reporter.say(format_args!("{would} {count} more: {why}"));
+                reporter.log(format_args!("{would} {count} more: {why}"));
                 if !self.dry_run {
                     self.start(*count, reporter);
                 }
             }
             Decision::Stop(node, why) => {
                 let would = if self.dry_run { "would stop" } else { "stops" };
-                reporter.say(format_args!("{would} {}: {why}", node.name));
+                reporter.log(format_args!("{would} {}: {why}", node.name));
                 let stopped = if self.dry_run { Ok(()) } else { self.nodes().stop(node) };
                 if let Err(error) = stopped {
-                    reporter.say(format_args!("{} is not stopped: {error:#}", node.name));
+                    reporter.log(format_args!("{} is not stopped: {error:#}", node.name));
                 }
             }
             Decision::Nothing(..) => {}
@@ -144,8 +144,8 @@ impl ScaleNodes {
     fn start(&self, count: usize, reporter: &Reporter) {
         for _ in 0..count {
             match self.nodes().start() {
-                Ok(name) => reporter.say(format_args!("{name} is started")),
-                Err(error) => return reporter.say(format_args!("a node is not started: {error:#}")),
+                Ok(name) => reporter.log(format_args!("{name} is started")),
+                Err(error) => return reporter.log(format_args!("a node is not started: {error:#}")),
             }
         }
     }
@@ -162,7 +162,7 @@ impl Idle {
             Decision::Nothing(Reason::CoolDown | Reason::TooFewLooks, _) => {}
             Decision::Nothing(reason, why) => {
                 if self.0.replace(*reason) != Some(*reason) {
-                    reporter.say(format_args!("nothing to do: {why}"));
+                    reporter.log(format_args!("nothing to do: {why}"));
                 }
             }
             _ => self.0 = None,
@@ -178,7 +178,7 @@ pub fn run(tool: &ScaleNodes, reporter: &Reporter) -> Result<Exit> {
     let policy = match tool.policy() {
         Ok(policy) => policy,
         Err(error) => {
-            reporter.say(error);
+            reporter.log(error);
             return Ok(Exit::Usage);
         }
     };

@@ -71,7 +71,7 @@ fn look(
         let _ = seeker.try_send(Arc::clone(&look));
     }
     if moved {
-        reporter.say(format_args!("join: {} is not at {announced} any more: starting the agent anew", own.name));
+        reporter.log(format_args!("join: {} is not at {announced} any more: starting the agent anew", own.name));
         let _ = agent::join(&others(&members, own));
         thread::sleep(HEARD);
     }
@@ -93,7 +93,7 @@ fn count_alone(members: usize, alone: &mut u32, names: &str, reporter: &Reporter
     }
     *alone += 1;
     if *alone == LOOKS {
-        reporter.say(format_args!(
+        reporter.log(format_args!(
             "join: no other member is found by the names '{names}'; goes on trying. Are all containers on one network (docker run \
              --network heig), with the same gossip key or none?"
         ));

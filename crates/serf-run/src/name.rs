@@ -82,7 +82,7 @@ impl Check {
         let file = OpenOptions::new().append(true).create(true).open(&path);
         file.and_then(|mut file| file.write_all(b"refused\n")).with_context(|| format!("write {}", path.display()))?;
         reporter
-            .say(format_args!("the cluster knows {name} by its old address {other}, not by {own}: joining under another name"));
+            .log(format_args!("the cluster knows {name} by its old address {other}, not by {own}: joining under another name"));
         Ok(true)
     }
 }

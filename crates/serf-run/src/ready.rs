@@ -46,7 +46,7 @@ impl Ready {
             if complain_at.is_some_and(|at| Instant::now() >= at) {
                 complain_at = None;
                 let patience = humantime::format_duration(patience);
-                reporter.say(format_args!("{self} is not ready after {patience}, waiting on: {error}"));
+                reporter.log(format_args!("{self} is not ready after {patience}, waiting on: {error}"));
             }
             thread::sleep(PAUSE);
         }

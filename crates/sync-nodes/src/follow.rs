@@ -100,8 +100,8 @@ impl Trouble {
     fn note(&mut self, result: Result<()>, reporter: &Reporter) {
         let error = result.err().map(|error| format!("{error:#}"));
         match &error {
-            Some(error) if self.last.as_ref() != Some(error) => reporter.say(error),
-            None if self.last.is_some() => reporter.say("works again"),
+            Some(error) if self.last.as_ref() != Some(error) => reporter.log(error),
+            None if self.last.is_some() => reporter.log("works again"),
             _ => {}
         }
         self.last = error;

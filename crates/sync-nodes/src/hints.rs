@@ -65,7 +65,7 @@ impl Hints {
     pub(crate) fn new(master: &Path, reporter: &Reporter) -> Self {
         let pipe = pipe_path(master);
         let knock =
-            listen(&pipe).map_err(|error| reporter.say(format_args!("no hints from handlers: {}: {error}", pipe.display())));
+            listen(&pipe).map_err(|error| reporter.log(format_args!("no hints from handlers: {}: {error}", pipe.display())));
         Self { knock: knock.ok(), monitor: None, monitor_at: Instant::now() }
     }
 

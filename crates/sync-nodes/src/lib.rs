@@ -129,7 +129,7 @@ impl SyncNodes {
         let mut arrived = BTreeSet::new();
         let published = publish(&self.options, &lock, |registry| {
             let change = reconcile(registry, list, absent, self.role.max_nodes)?;
-            rejected = self.say(&change, list, reporter);
+            rejected = self.log(&change, list, reporter);
             arrived = change.arrived;
             Ok(())
         })?;
@@ -141,7 +141,7 @@ impl SyncNodes {
     }
 
     /// Logs what changed and what was rejected; returns whether anything was rejected.
-    fn say(&self, change: &Change, list: &MemberList, reporter: &Reporter) -> bool {
+    fn log(&self, change: &Change, list: &MemberList, reporter: &Reporter) -> bool {
         let mut rejected: BTreeSet<_> = list
             .rejected
             .iter()
@@ -174,7 +174,7 @@ fn name_containers(arrived: &BTreeSet<NodeName>, list: &MemberList, reporter: &R
     for node in nodes() {
         let container = containers.name(node.address.ip()).filter(|name| *name != node.name.as_str());
         if let Some(container) = container {
-            reporter.say(in_container(&node.name, container));
+            reporter.log(in_container(&node.name, container));
         }
     }
 }

@@ -166,12 +166,12 @@ impl Handler<'_> {
             Err(error) => {
                 self.rejected += 1;
                 if self.rejected <= MAX_LOGGED {
-                    self.reporter.say(format_args!("line {number}{REJECTED}{error}"));
+                    self.reporter.log(format_args!("line {number}{REJECTED}{error}"));
                 }
             }
         })?;
         if self.rejected > MAX_LOGGED {
-            self.reporter.say(format_args!("{} more lines rejected", self.rejected - MAX_LOGGED));
+            self.reporter.log(format_args!("{} more lines rejected", self.rejected - MAX_LOGGED));
         }
         Ok(changes)
     }
@@ -182,7 +182,7 @@ impl Handler<'_> {
             Line::Node(node) => Ok(Some(Change::Put(node))),
             Line::Other { name, role } => {
                 let event = self.serf.map_or_else(String::new, |event| format!(": event {}", event.0));
-                self.reporter.say(format_args!("{} has the role {}, not load-balanced{event}", Quoted(&name), Quoted(&role)));
+                self.reporter.log(format_args!("{} has the role {}, not load-balanced{event}", Quoted(&name), Quoted(&role)));
                 Ok(None)
             }
         }
@@ -199,7 +199,7 @@ impl Handler<'_> {
         });
         self.over_limit += excess.len();
         if self.over_limit > 0 {
-            self.reporter.say(over_limit(self.over_limit, self.role.max_nodes));
+            self.reporter.log(over_limit(self.over_limit, self.role.max_nodes));
         }
         admitted
     }
@@ -209,20 +209,20 @@ impl Handler<'_> {
         let Some(event) = self.serf else {
             return changes.iter().for_each(|change| match change {
                 Change::Put(node) if applied => self.reporter.registered(node),
-                Change::Put(node) => self.reporter.say(format_args!("not registered: {node}")),
+                Change::Put(node) => self.reporter.log(format_args!("not registered: {node}")),
                 Change::Remove(name) if applied => self.reporter.unregistered(name),
-                Change::Remove(name) => self.reporter.say(format_args!("not unregistered: {name}")),
+                Change::Remove(name) => self.reporter.log(format_args!("not unregistered: {name}")),
             });
         };
         for change in changes.iter().take(MAX_LOGGED) {
             let (verb, event) = (event.verb(), &event.0);
             match change {
-                Change::Put(node) => self.reporter.say(format_args!("{node} {verb}: event {event}")),
-                Change::Remove(name) => self.reporter.say(format_args!("{name} {verb}: event {event}")),
+                Change::Put(node) => self.reporter.log(format_args!("{node} {verb}: event {event}")),
+                Change::Remove(name) => self.reporter.log(format_args!("{name} {verb}: event {event}")),
             }
         }
         if changes.len() > MAX_LOGGED {
-            self.reporter.say(format_args!("{} more members: event {}", changes.len() - MAX_LOGGED, event.0));
+            self.reporter.log(format_args!("{} more members: event {}", changes.len() - MAX_LOGGED, event.0));
         }
     }
 

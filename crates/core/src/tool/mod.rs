@@ -87,7 +87,7 @@ pub fn main<T: Tool, E: Display>(run: impl FnOnce(&T, &Reporter) -> Result<Exit,
     match run(&tool, &reporter) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            reporter.say(format_args!("{error:#}"));
+            reporter.log(format_args!("{error:#}"));
             Exit::Failed.into()
         }
     }
@@ -111,5 +111,5 @@ fn parse<T: Tool>() -> Result<T, clap::Error> {
 pub fn deadline(name: &'static str, options: &RunOptions, pause: Duration) -> Watchdog {
     let (limit, format, file) = (Duration::from_secs(options.limit), options.log_format, options.log_file.clone());
     let message = format!("timed out after {limit:?}: the next run continues from here");
-    Watchdog::start(limit + pause, move || Reporter::new(name, format, Some(file), None).say(message))
+    Watchdog::start(limit + pause, move || Reporter::new(name, format, Some(file), None).log(message))
 }

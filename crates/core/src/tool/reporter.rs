@@ -63,7 +63,7 @@ impl Reporter {
     }
 
     /// Logs one line. Control characters in it, such as line breaks, become spaces.
-    pub fn say(&self, what: impl fmt::Display) {
+    pub fn log(&self, what: impl fmt::Display) {
         let what = what.to_string().replace(char::is_control, " ");
         self.emit(&what, || Map::from_iter([("message".to_owned(), json!(what))]));
     }
@@ -117,19 +117,19 @@ impl Reporter {
     pub fn log_new(&self, topic: &'static str, problems: BTreeSet<String>) {
         let before = self.problems.borrow_mut().remove(topic).unwrap_or_default();
         for problem in problems.difference(&before) {
-            self.say(problem);
+            self.log(problem);
         }
         self.problems.borrow_mut().insert(topic, problems);
     }
 
     /// Logs that a node is registered.
     pub fn registered(&self, node: &Node) {
-        self.say(format_args!("registered {node}"));
+        self.log(format_args!("registered {node}"));
     }
 
     /// Logs that a node is no longer registered.
     pub fn unregistered(&self, name: &NodeName) {
-        self.say(format_args!("unregistered {name}"));
+        self.log(format_args!("unregistered {name}"));
     }
 
     fn write_log(&self, now: SystemTime, line: &str) {
@@ -187,7 +187,7 @@ mod tests {
     fn a_line_stays_one_line_with_its_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("serf.log");
-        reporter(&path).say("one\ntwo\x1b[2J");
+        reporter(&path).log("one\ntwo\x1b[2J");
         let text = fs::read_to_string(&path).unwrap();
         let (time, line) = text.split_once(' ').unwrap();
         assert!(humantime::parse_rfc3339(time).is_ok(), "{text}");
@@ -214,9 +214,9 @@ mod tests {
         for log in ["/nonexistent/serf.log", "/"] {
             fs::write(&console, "").unwrap();
             let reporter = Reporter::new("test", Format::Text, Some(log.into()), Some(console.clone()));
-            reporter.say("one");
+            reporter.log("one");
             assert_eq!(*reporter.log_file.borrow(), None, "{log}");
-            reporter.say("two");
+            reporter.log("two");
             assert_eq!(fs::read_to_string(&console).unwrap(), "test: one\ntest: two\n", "{log}");
         }
     }

@@ -18,11 +18,11 @@ fn a_node_is_explained_by_its_states_and_the_log() {
     let s1 = Agent::start("s1", &["role=backend"]);
     let balancer = Balancer::start(&[(&line("s1", s1.address()), &s1)]);
     let reporter = Reporter::new("sync-nodes", Format::Text, Some(balancer.world.log_file()), None);
-    reporter.say("member 's1' rejected: weight 'x' is not 0 to 256");
-    reporter.say("registered s10 127.0.0.1");
+    reporter.log("member 's1' rejected: weight 'x' is not 0 to 256");
+    reporter.log("registered s10 127.0.0.1");
     // What was put aside counts as well.
     fs::rename(balancer.world.log_file(), balancer.world.path("serf.log.1")).unwrap();
-    reporter.say(format_args!("registered s1 {} weight=7", s1.address()));
+    reporter.log(format_args!("registered s1 {} weight=7", s1.address()));
     s1.tag("weight=7");
     balancer.knows(&["s1", "weight=7"]);
     balancer.world.register(&(line("s1", s1.address()) + " weight=7"));
@@ -62,7 +62,7 @@ fn a_node_that_is_gone_is_explained_by_the_log() {
     });
     // The log knows which container it was.
     let reporter = Reporter::new("sync-nodes", Format::Text, Some(balancer.world.log_file()), None);
-    reporter.say(in_container(&"s1".parse().unwrap(), "web1"));
+    reporter.log(in_container(&"s1".parse().unwrap(), "web1"));
     let text = stdout(&balancer.show().arg("s1").assert().success());
     assert!(
         text.starts_with("node      s1\ncontainer web1\nnow       in none of the four states: the member has left\n"),
