@@ -149,6 +149,11 @@ impl Scripted {
         self.asked().into_iter().map(|(_, line)| line).filter(is_command).collect()
     }
 
+    /// Takes back what was scripted and did not come to pass.
+    pub fn forget_replies(&self) {
+        self.state().replies.clear();
+    }
+
     /// Shows that it has the servers that it would have if it were started now.
     pub fn assert_runs_its_file(&self) {
         let state = self.state();

@@ -221,6 +221,19 @@ fn a_full_disk_leaves_file_and_process() {
     }
 }
 
+/// The file is the new one by then, so that there is no way back.
+#[test]
+fn a_full_disk_of_the_record_after_a_refused_command_and_a_reload_needs_no_other_reload() {
+    let (world, haproxy) = World::running(&[S1]);
+    haproxy.answer("enable health", "Not today.");
+    world.fill_disk_of(&world.record_path());
+    world.set_nodes(&[S1, S2]);
+    error(world.publish());
+    assert_eq!(haproxy.commands(), [&ADD_S2[..], &["reload"]].concat());
+    haproxy.assert_runs_its_file();
+    assert!(world.text().contains(S2));
+}
+
 /// The next publish makes anew what it does not know, and all is well again.
 #[test]
 fn a_full_disk_of_the_record_is_an_error_and_is_mended_by_the_next_publish() {
