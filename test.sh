@@ -4,7 +4,8 @@
 #
 # Usage: ./test.sh [PART...]    (as root; default: all parts except bare)
 #
-# lint          formatting and lints, with the oldest Rust that is supported
+# lint          formatting, lints and the documentation's links, with the oldest
+#               Rust that is supported
 # unit          unit tests and black-box tests of the tools
 # fuzz          each fuzz target for 10 s
 # containers    the web application in its image, and everything in containers
@@ -47,11 +48,12 @@ lint() {
     ./build-images.sh rust
     cargo fetch --locked
     mkdir -p target/lint
-    for command in 'fmt --all --check' 'clippy --locked --offline --workspace --all-targets -- -D warnings'; do
+    for command in 'fmt --all --check' 'clippy --locked --offline --workspace --all-targets -- -D warnings' \
+        'doc --locked --offline --workspace --no-deps'; do
         # shellcheck disable=SC2086 # a command
         docker run --rm --name e2e-lint --network none --workdir /src --volume "$PWD:/src:ro" --volume "$PWD/target/lint:/target" \
             --volume "${CARGO_HOME:-${HOME:-/root}/.cargo}/registry:/root/.cargo/registry" --env CARGO_TARGET_DIR=/target \
-            softengheigvd/rust cargo $command
+            --env RUSTDOCFLAGS=-Dwarnings softengheigvd/rust cargo $command
     done
 }
 
