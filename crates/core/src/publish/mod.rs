@@ -148,8 +148,8 @@ impl<'a> Publisher<'a> {
         let mut applied = self.apply(&target, process, false);
         if self.exclude_offenders(&mut candidate, &applied) {
             target = target.with_text(candidate.text()?);
-            let process = Observation::begin(self.options).end(target.old.as_deref())?;
-            applied = self.apply(&target, process, false);
+            let observed = Observation::begin(self.options).end(target.old.as_deref());
+            applied = observed.map_err(PublishError::from).and_then(|process| self.apply(&target, process, false));
         }
         let applied = applied.inspect_err(|_| self.restore_process())?;
         Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_omitted(candidate))

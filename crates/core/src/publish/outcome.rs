@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::candidate::Candidate;
-use super::summary::Summary;
 use crate::config::Config;
 use crate::haproxy::plan::{Action, Command};
 use crate::node::NodeName;
@@ -78,12 +77,6 @@ impl Outcome {
     #[must_use]
     pub fn changed(&self) -> bool {
         self.written || matches!(self.applied, Applied::Commands(_) | Applied::Reload(_))
-    }
-
-    /// The summary for the log, with the reason for the publish, such as `timer`.
-    #[must_use]
-    pub fn summary(&self, cause: &str) -> Summary {
-        Summary::of(self, cause)
     }
 }
 
@@ -161,6 +154,7 @@ fn server_lines(text: &str) -> BTreeMap<String, Vec<String>> {
 mod tests {
     use super::*;
     use crate::config::ServerKey;
+    use crate::publish::summary::Summary;
 
     const OLD: &str = "global\nbackend nodes\n    server a 1.1.1.1:1\n    server b 1.1.1.2:1\n    server c 1.1.1.3:1\nlisten x\n";
     const NEW: &str = "global\nbackend nodes\n    server b 1.1.1.2:9\n    server c 1.1.1.3:1\n    server d 1.1.1.4:1\nlisten x\n";
@@ -178,7 +172,7 @@ mod tests {
     #[test]
     fn the_line_has_what_was_added_removed_and_changed() {
         let commands = vec![command("d", Action::Check), command("a", Action::Maintain), command("old", Action::DeleteWhenIdle)];
-        let line = published(Applied::Commands(commands)).summary("member-join").to_string();
+        let line = Summary::new(&published(Applied::Commands(commands)), "member-join").to_string();
         assert_eq!(
             line,
             "published generation=7 cause=member-join applied=run-time added=d removed=a changed=b waiting=a finished=old \

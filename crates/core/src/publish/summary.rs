@@ -76,7 +76,9 @@ impl Names {
 }
 
 impl Summary {
-    pub(super) fn of(outcome: &Outcome, cause: &str) -> Self {
+    /// Summarizes a publish that was done because of `cause`.
+    #[must_use]
+    pub fn new(outcome: &Outcome, cause: &str) -> Self {
         let (how, commands, reason) = match &outcome.applied {
             Applied::NotRunning | Applied::Nothing => (How::File, None, None),
             Applied::Commands(commands) => (How::RunTime, Some(commands.len()), None),
@@ -232,7 +234,8 @@ mod tests {
 
     fn summary(applied: Applied, servers: Servers) -> Summary {
         let times = vec![("render", Duration::from_nanos(1_234_567)), ("total", Duration::from_millis(2))];
-        Outcome { written: true, applied, servers, generation: 7, times, ..Outcome::default() }.summary("member-join")
+        let outcome = Outcome { written: true, applied, servers, generation: 7, times, ..Outcome::default() };
+        Summary::new(&outcome, "member-join")
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::node::{Node, NodeName};
 use crate::os::escape::Quoted;
 use crate::publish::outcome::Outcome;
+use crate::publish::summary::Summary;
 
 /// Size in bytes at which the log file is renamed to `<file>.1`; both together are at most twice as large.
 const MAX_SIZE: u64 = 1 << 20;
@@ -102,7 +103,7 @@ impl Reporter {
         let excluded = published.excluded.iter().map(|(name, reason)| format!("{name}{EXCLUDED}HAProxy rejects it: {reason}"));
         self.log_new("nodes", excluded.collect());
         if published.changed() {
-            let summary = published.summary(cause);
+            let summary = Summary::new(published, cause);
             self.emit(&summary.to_string(), || summary.fields());
         }
     }
