@@ -193,7 +193,7 @@ impl<'a> Publisher<'a> {
         let plan = plan_for(&target.text, &process)?;
         self.timings.lap("plan");
         match plan {
-            _ if force => self.reload(target, "asked for".to_owned()),
+            _ if force => self.reload(target, "forced".to_owned()),
             Plan::Reload(reason) => self.reload(target, reason),
             Plan::Commands(commands) => self.run(target, commands, process),
         }
@@ -231,7 +231,7 @@ impl<'a> Publisher<'a> {
             } else {
                 drop(staged);
                 self.is_half_applied = true;
-                return self.reload(target, format!("HAProxy answers '{answer}' to '{command}'"));
+                return self.reload(target, format!("HAProxy answered '{answer}' to '{command}'"));
             }
         }
         if let Some(staged) = staged {

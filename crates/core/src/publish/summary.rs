@@ -246,7 +246,7 @@ mod tests {
             (Applied::Nothing, few.clone()),
             (Applied::Commands(Vec::new()), many.clone()),
             (Applied::Reload("line 'x=\"y\"' is new or changed".to_owned()), Servers::default()),
-            (Applied::Reload("asked for".to_owned()), few),
+            (Applied::Reload("forced".to_owned()), few),
             (Applied::Commands(Vec::new()), many),
         ] {
             let summary = summary(applied, servers);

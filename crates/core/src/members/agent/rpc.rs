@@ -59,7 +59,7 @@ pub enum SerfError {
         address: String,
     },
     /// One of the above, with a huge member as the likely cause.
-    #[error("{cause}; its member {name} takes more than {megabytes} MB: remove it by serf force-leave -prune NAME", name = Quoted(.name), megabytes = .bytes >> 20)]
+    #[error("{cause}; its member {name} takes more than {megabytes} MB: remove it with serf force-leave -prune NAME", name = Quoted(.name), megabytes = .bytes >> 20)]
     LargeMember {
         /// Message of the error.
         cause: String,
