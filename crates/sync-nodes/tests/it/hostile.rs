@@ -108,7 +108,9 @@ fn a_list_that_is_cut_off_in_a_large_member_names_it() {
     let run = world.command(TOOL).env("SERF_RPC_ADDR", scripted_agent(answer)).assert().code(1);
     let line = said(&run).concat();
     assert!(
-        line.contains("cannot read its answer; its member 'big' takes more than 5 MB: remove it with serf force-leave -prune NAME"),
+        line.contains(
+            "cannot read its answer; its member 'big' takes more than 5 MB: remove it with serf force-leave -prune NAME"
+        ),
         "{line}"
     );
     assert_eq!(world.snapshot(), before);
