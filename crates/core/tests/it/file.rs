@@ -53,7 +53,7 @@ fn write_file_checks_before_it_writes() {
     let old = world.text();
     world.edit_template("mode http", "mode htpt");
     let error = write(&world).unwrap_err().to_string();
-    assert!(error.starts_with("HAProxy refuses the configuration: ") && error.contains("htpt"), "{error}");
+    assert!(error.starts_with("HAProxy rejects the configuration: ") && error.contains("htpt"), "{error}");
     assert_eq!(world.text(), old);
 
     // A node that clashes with a server of the template is excluded.
@@ -155,7 +155,7 @@ fn apply_file_with_force_reloads_even_if_nothing_differs() {
     let (world, haproxy) = World::running(&[S1]);
     let worker = haproxy.worker();
     let outcome = apply(&world, true).unwrap();
-    assert_eq!((outcome.written, outcome.applied), (false, Applied::Reload("asked for".to_owned())));
+    assert_eq!((outcome.written, outcome.applied), (false, Applied::Reload("forced".to_owned())));
     assert_eq!(haproxy.commands(), ["reload"]);
     assert_ne!(haproxy.worker(), worker);
     assert_eq!(apply(&world, false).unwrap().applied, Applied::Nothing);
@@ -179,7 +179,7 @@ fn apply_file_whose_reload_fails_leaves_all_as_it_was() {
     let before = (world.text(), world.record(), haproxy.servers());
     haproxy.answer("reload", "Success=0\n--\n[ALERT]    (9) : config : no\n");
     let error = apply(&world, true).unwrap_err().to_string();
-    assert_eq!(error, "HAProxy's reload failed, the old worker goes on: no");
+    assert_eq!(error, "HAProxy failed to reload, the old worker keeps running: no");
     assert_eq!((world.text(), world.record(), haproxy.servers()), before);
     assert_eq!(haproxy.commands(), ["reload"]);
 }

@@ -17,7 +17,7 @@ fn the_first_publish_reloads_and_the_next_gives_commands() {
     world.set_nodes(&[S1]);
 
     let outcome = world.publish().unwrap();
-    assert_eq!(reason(&outcome.applied), "it is not known what this HAProxy process has read");
+    assert_eq!(reason(&outcome.applied), "it is unknown which configuration this HAProxy process has read");
     assert!(outcome.written && outcome.servers.added.contains("s1"), "{outcome:?}");
     assert_eq!(haproxy.commands(), ["reload"]);
     haproxy.assert_runs_its_file();
@@ -116,7 +116,7 @@ fn a_worker_that_somebody_else_has_reloaded_is_not_known() {
     let (world, haproxy) = World::running(&[S1]);
     haproxy.reload_by_hand();
     let outcome = world.publish().unwrap();
-    assert_eq!(reason(&outcome.applied), "it is not known what this HAProxy process has read");
+    assert_eq!(reason(&outcome.applied), "it is unknown which configuration this HAProxy process has read");
     assert!(!outcome.written);
     assert_recorded(&world, &haproxy);
     assert_eq!(world.publish().unwrap().applied, Applied::Nothing);
@@ -208,7 +208,7 @@ fn a_server_is_made_anew_only_after_a_check() {
     let before = (world.text(), world.record(), haproxy.servers());
     world.edit_template("check inter", "chekc inter");
     let said = error(world.publish());
-    assert!(said.starts_with("HAProxy refuses the configuration: ") && said.contains("chekc"), "{said}");
+    assert!(said.starts_with("HAProxy rejects the configuration: ") && said.contains("chekc"), "{said}");
     assert_eq!((world.text(), world.record(), haproxy.servers()), before);
     assert_eq!(haproxy.commands(), Vec::<String>::new());
 
@@ -225,7 +225,7 @@ fn a_busy_server_that_must_be_made_anew_needs_a_reload() {
     haproxy.by_hand(|servers| servers.set_busy("nodes/s1", true));
     world.edit_template("check weight", "check inter 1s weight");
     let outcome = world.publish().unwrap();
-    let refused = "HAProxy answers 'Server still has connections attached to it, cannot remove it.' to 'del server nodes/s1'";
+    let refused = "HAProxy answered 'Server still has connections attached to it, cannot remove it.' to 'del server nodes/s1'";
     assert_eq!(reason(&outcome.applied), refused);
     haproxy.assert_runs_its_file();
 }
@@ -247,7 +247,7 @@ fn without_haproxy_only_the_file_is_written_after_a_check() {
     let old = world.text();
     world.edit_template("mode http", "mode htpt");
     let said = error(world.publish());
-    assert!(said.starts_with("HAProxy refuses the configuration: ") && said.contains("htpt"), "{said}");
+    assert!(said.starts_with("HAProxy rejects the configuration: ") && said.contains("htpt"), "{said}");
     assert_eq!(world.text(), old);
 }
 

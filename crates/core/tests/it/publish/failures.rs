@@ -16,7 +16,7 @@ fn a_refused_command_leads_to_a_reload() {
         haproxy.answer(refused, "Not today.");
         world.set_nodes(&[S1, S2]);
         let outcome = world.publish().unwrap();
-        assert_eq!(reason(&outcome.applied), format!("HAProxy answers 'Not today.' to '{refused}'"));
+        assert_eq!(reason(&outcome.applied), format!("HAProxy answered 'Not today.' to '{refused}'"));
         assert!(outcome.written);
         haproxy.assert_runs_its_file();
         assert_recorded(&world, &haproxy);
@@ -31,7 +31,7 @@ fn a_refused_command_and_a_failed_reload_lead_back() {
     haproxy.answer("enable health", "Not today.");
     haproxy.answer("reload", "Success=0\n--\n[ALERT]    (9) : [haproxy.main()] Cannot bind.\n");
     world.set_nodes(&[S1, S2]);
-    assert_eq!(error(world.publish()), "HAProxy's reload failed, the old worker goes on: [haproxy.main()] Cannot bind.");
+    assert_eq!(error(world.publish()), "HAProxy failed to reload, the old worker keeps running: [haproxy.main()] Cannot bind.");
     assert_eq!(world.text(), old);
     // What was done in part is undone by the old file.
     assert_eq!(haproxy.commands(), [&ADD_S2[..], &["reload", "reload"]].concat());
@@ -51,7 +51,7 @@ fn a_refused_command_and_a_file_that_haproxy_refuses_lead_back() {
     world.edit_template("check", "chekc");
     world.set_nodes(&[S1]);
     let said = error(world.publish());
-    assert!(said.starts_with("HAProxy refuses the configuration: ") && said.contains("chekc"), "{said}");
+    assert!(said.starts_with("HAProxy rejects the configuration: ") && said.contains("chekc"), "{said}");
     assert_eq!((world.text(), world.record()), (old, None));
     let add = "add server nodes/s1 172.18.0.2:3000 chekc weight 100";
     assert_eq!(haproxy.commands(), [add, "set server nodes/s1 state ready", "reload"]);
@@ -77,7 +77,7 @@ fn a_failed_reload_puts_the_old_file_back() {
     let (old, record) = (world.text(), world.record());
     haproxy.answer("reload", "Success=0\n--\n[ALERT]    (9) : config : no file descriptor is left\n");
     world.edit_template("roundrobin", "leastconn");
-    let expected = "HAProxy's reload failed, the old worker goes on: no file descriptor is left";
+    let expected = "HAProxy failed to reload, the old worker keeps running: no file descriptor is left";
     assert_eq!(error(world.publish()), expected);
     assert_eq!((world.text(), world.record()), (old, record));
     assert_eq!(haproxy.commands(), ["reload"], "the old worker has not changed");
@@ -104,7 +104,7 @@ fn an_answer_to_a_reload_that_is_none_is_an_error() {
     haproxy.answer("reload", "Loading\n");
     world.edit_template("roundrobin", "leastconn");
     let socket = world.options.process.master_socket.display().to_string();
-    assert_eq!(error(world.publish()), format!("HAProxy's socket {socket} gave an unexpected answer to 'reload'"));
+    assert_eq!(error(world.publish()), format!("HAProxy socket {socket} gave an unexpected answer to 'reload'"));
     assert_eq!(world.text(), old);
 }
 
@@ -122,7 +122,7 @@ fn answers_that_break_off_are_an_error_and_the_next_publish_reloads() {
             assert_eq!((world.text(), world.record()), (old, None), "{reply:?} {command}");
 
             let outcome = world.publish().unwrap();
-            assert_eq!(reason(&outcome.applied), "it is not known what this HAProxy process has read");
+            assert_eq!(reason(&outcome.applied), "it is unknown which configuration this HAProxy process has read");
             haproxy.assert_runs_its_file();
             assert!(world.text().contains(S2));
         }
@@ -163,10 +163,10 @@ fn servers_that_cannot_be_read_are_an_error() {
 #[test]
 fn a_template_that_is_no_good_changes_nothing() {
     for (template, said) in [
-        (TEMPLATE.replace("{{host}}", "{{hots}}"), "there is no name 'hots'"),
+        (TEMPLATE.replace("{{host}}", "{{hots}}"), "unknown name 'hots'"),
         (TEMPLATE.replace("{{/each}}", ""), "missing?"),
         (String::new(), "renders to nothing"),
-        (TEMPLATE.replace("roundrobin", "roundrobbin"), "HAProxy refuses the configuration: "),
+        (TEMPLATE.replace("roundrobin", "roundrobbin"), "HAProxy rejects the configuration: "),
     ] {
         let (world, haproxy) = World::running(&[S1]);
         let before = (world.text(), world.record(), haproxy.servers());
