@@ -41,7 +41,7 @@ struct Options {
 /// Pause of a client after a response: together they send a request every millisecond or so, and leave the CPU to others.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Time limit for every wait.
-const LIMIT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// A node is stopped this long after its first request, when Serf has spread all news about its start.
 const SETTLED: Duration = Duration::from_millis(1200);
 /// What the agent logs when it begins to leave.
@@ -85,7 +85,7 @@ fn one_node(lab: &Lab, balancer: &Balancer, clients: &Clients, number: u32, tabl
         let node = starting.join().map_err(|_| anyhow::anyhow!("{name} does not start"))?;
         let (member, answered, asked) = joined?;
         table.join.push(since(asked, answered));
-        if let Some(known) = logged(balancer, &format!(": registered {member} "), answered - LIMIT) {
+        if let Some(known) = logged(balancer, &format!(": registered {member} "), answered - TIMEOUT) {
             table.join_known.push(since(known, answered));
         }
         thread::sleep(SETTLED);
@@ -153,14 +153,14 @@ fn logged(container: &Container, message: &str, after: SystemTime) -> Option<Sys
 
 /// Polls every millisecond until there is a value.
 fn within<T>(container: &str, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
-    let deadline = SystemTime::now() + LIMIT;
+    let deadline = SystemTime::now() + TIMEOUT;
     while SystemTime::now() < deadline {
         if let Some(value) = look() {
             return Ok(value);
         }
         thread::sleep(Duration::from_millis(1));
     }
-    bail!("not within {} s: {container} {what}", LIMIT.as_secs())
+    bail!("not within {} s: {container} {what}", TIMEOUT.as_secs())
 }
 
 /// Time between the two, or `None` if they are out of order, as with late timestamps.

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 use lb_core::tool::reporter::Reporter;
 use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 
-use crate::syslog::{LONGEST, Target, Transport, message};
+use crate::syslog::{MAX_MESSAGE, Target, Transport, message};
 
 /// Maximum size of the send buffer in bytes; further lines are dropped.
-const WAITING: usize = 1 << 20;
+const MAX_BUFFER: usize = 1 << 20;
 /// Time limit for the server to accept a connection, and to accept data.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unacknowledged data is an error after this time; by default, Linux waits a quarter of an hour.
-const UNCONFIRMED_MS: u32 = 10_000;
+const UNACKNOWLEDGED_TIMEOUT_MS: u32 = 10_000;
 /// Pause after an error.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a resolved address is used for datagrams.
@@ -62,7 +62,7 @@ impl Forward {
             while let Ok((time, bytes)) = receiver.recv() {
                 rest.extend(&bytes);
                 // An endless line must not fill the memory.
-                let unended = if rest.len() < LONGEST { 0 } else { rest.len() };
+                let unended = if rest.len() < MAX_MESSAGE { 0 } else { rest.len() };
                 let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(unended, |at| at + 1);
                 shipper.ship(time, rest.get(..whole).unwrap_or_default());
                 rest.drain(..whole);
@@ -79,7 +79,7 @@ impl Forward {
 
     /// Adds a piece of the log, or counts its lines as lost if the buffer is full.
     pub(crate) fn add(&self, piece: &[u8]) {
-        let full = self.waiting.load(Ordering::Relaxed) + piece.len() > WAITING;
+        let full = self.waiting.load(Ordering::Relaxed) + piece.len() > MAX_BUFFER;
         if full {
             self.lost.fetch_add(piece.iter().filter(|byte| **byte == b'\n').count(), Ordering::Relaxed);
             return;
@@ -182,13 +182,13 @@ impl Connection {
                 let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
                 socket.connect(address)?;
                 // Even the queue of a network interface may be full.
-                socket.set_write_timeout(Some(PATIENCE))?;
+                socket.set_write_timeout(Some(SERVER_TIMEOUT))?;
                 Ok(Self::Udp(socket, Instant::now()))
             }
             Transport::Tcp => {
-                let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                setsockopt(&stream, TcpUserTimeout, &UNCONFIRMED_MS)?;
+                let stream = TcpStream::connect_timeout(&address, SERVER_TIMEOUT)?;
+                stream.set_write_timeout(Some(SERVER_TIMEOUT))?;
+                setsockopt(&stream, TcpUserTimeout, &UNACKNOWLEDGED_TIMEOUT_MS)?;
                 Ok(Self::Tcp(stream))
             }
         }

@@ -15,7 +15,7 @@ const RESOLVE: Duration = Duration::from_secs(5);
 /// Priority of every line: facility local0, severity informational.
 const PRIORITY: u8 = 16 * 8 + 6;
 /// Maximum length of a message in bytes: the default limit of rsyslog, and well below that of a datagram.
-pub(crate) const LONGEST: usize = 8 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 8 * 1024;
 
 /// The transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub(crate) fn message(host: &str, program: &str, time: SystemTime, line: &[u8]) 
     let time = humantime::format_rfc3339_millis(time);
     let mut message = format!("<{PRIORITY}>1 {time} {host} {program} - - - ").into_bytes();
     message.extend(line);
-    message.truncate(LONGEST);
+    message.truncate(MAX_MESSAGE);
     message
 }
 
@@ -139,6 +139,6 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);
         let text = String::from_utf8(message("s1", "haproxy", time, b"GET / 200")).unwrap();
         assert_eq!(text, "<134>1 1970-01-01T00:00:01.500Z s1 haproxy - - - GET / 200");
-        assert_eq!(message("s1", "haproxy", time, &[b'x'; 100_000]).len(), LONGEST);
+        assert_eq!(message("s1", "haproxy", time, &[b'x'; 100_000]).len(), MAX_MESSAGE);
     }
 }

@@ -13,7 +13,7 @@ const OURS: &str = "softengheigvd.scale-nodes";
 /// Label of the nodes' image.
 const NODE: &str = "softengheigvd.image=webapp";
 /// Time limit for the engine to answer, and to start a container.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DOCKER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for `docker stop`, which gives a node 10 s.
 const STOP: Duration = Duration::from_secs(60);
 
@@ -34,7 +34,7 @@ impl Nodes<'_> {
     pub(crate) fn list(&self, up: &BTreeSet<String>) -> Result<Vec<Node>> {
         let format = format!("{{{{.ID}}}} {{{{.Names}}}} {{{{.Label \"{OURS}\"}}}}");
         let (label, network) = (format!("label={NODE}"), format!("network={}", self.network));
-        let listed = docker(&["ps", "--filter", &label, "--filter", &network, "--format", &format], PATIENCE)?;
+        let listed = docker(&["ps", "--filter", &label, "--filter", &network, "--format", &format], DOCKER_TIMEOUT)?;
         let node = |line: &str| {
             let mut words = line.split(' ');
             let (id, name) = (words.next()?, words.next()?);
@@ -52,7 +52,7 @@ impl Nodes<'_> {
 
     /// Starts one with the lowest free number and returns its name.
     pub(crate) fn start(&self) -> Result<String> {
-        let taken = docker(&["ps", "--all", "--format", "{{.Names}}"], PATIENCE)?;
+        let taken = docker(&["ps", "--all", "--format", "{{.Names}}"], DOCKER_TIMEOUT)?;
         let taken: BTreeSet<&str> = taken.lines().collect();
         let mut names = (1..).map(|number: u32| format!("{}s{number}", self.prefix));
         let Some(name) = names.find(|name| !taken.contains(name.as_str())) else { bail!("no name is free") };
@@ -62,7 +62,7 @@ impl Nodes<'_> {
         arguments.extend(OPTIONS.lines());
         arguments.extend(self.options.iter().map(String::as_str));
         arguments.push(self.image);
-        docker(&arguments, PATIENCE)?;
+        docker(&arguments, DOCKER_TIMEOUT)?;
         Ok(name)
     }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 /// Time limit for each step of an answer from HAProxy.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum length of an answer, in bytes.
-const LONGEST: u64 = 4 << 20;
+const MAX_ANSWER: u64 = 4 << 20;
 
 /// HAProxy's statistics for a backend.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,11 +29,11 @@ pub(crate) fn ask(address: &str, backend: &str) -> Result<Backend> {
 
 fn show_stat(address: &str) -> Result<String> {
     let first = address.to_socket_addrs()?.next().context("no address")?;
-    let mut stream = TcpStream::connect_timeout(&first, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&first, ANSWER_TIMEOUT)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.write_all(b"show stat\n")?;
     let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer)?;
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
     Ok(answer)
 }
 

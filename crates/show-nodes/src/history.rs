@@ -10,7 +10,7 @@ use lb_core::tool::reporter::is_rejection;
 use serde::Serialize;
 
 /// Maximum number of lines shown; the last ones are kept.
-const MOST: usize = 50;
+const MAX_LINES: usize = 50;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,7 +75,7 @@ impl History {
     #[must_use]
     pub fn of(log: &Log, name: &str) -> Self {
         let mut lines: Vec<Entry> = log.0.iter().filter(|entry| is_about(&entry.message, name)).cloned().collect();
-        lines.drain(..lines.len().saturating_sub(MOST));
+        lines.drain(..lines.len().saturating_sub(MAX_LINES));
         let last = lines.iter().rev().find_map(|entry| sentence(entry, name));
         let rejection = lines.iter().rev().find(|entry| is_rejection(&entry.message));
         let refused = rejection.map(|entry| format!("{} by {}: {}", entry.time, entry.tool, entry.message));

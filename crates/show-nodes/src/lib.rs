@@ -32,9 +32,9 @@ use states::{States, told};
 use table::Style;
 
 /// How long a difference must last to count: by then, a sync in progress is done.
-const LASTS: Duration = Duration::from_secs(2);
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// Pause between two checks of a difference.
-const PAUSE: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 const AFTER_HELP: &str = "Examples:
   docker exec ha show-nodes
@@ -138,8 +138,8 @@ impl ShowNodes {
     fn settled(&self, containers: &mut Containers) -> View {
         let begin = Instant::now();
         let mut view = self.look(containers);
-        while !view.drift.is_empty() && begin.elapsed() < LASTS {
-            thread::sleep(PAUSE);
+        while !view.drift.is_empty() && begin.elapsed() < SETTLE_TIME {
+            thread::sleep(POLL_INTERVAL);
             let mut next = self.look(containers);
             let before: BTreeSet<_> = view.drift.iter().map(Drift::key).collect();
             next.drift.retain(|drift| before.contains(&drift.key()));

@@ -14,13 +14,13 @@ use crate::SyncNodes;
 use crate::hints::{Hint, Hints};
 
 /// Maximum time before a failed sync is retried, as the cause may be gone.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum pause between two syncs in a burst of hints.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// Time for the local agent to start.
-const START: Duration = Duration::from_secs(3);
+const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// A hint that comes this long after the previous one starts a new burst.
-const QUIET: Duration = Duration::from_secs(1);
+const BURST_GAP: Duration = Duration::from_secs(1);
 
 /// Syncs forever. Errors are logged when they are new, and the sync is retried.
 pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
@@ -30,14 +30,14 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut trouble = Trouble::default();
     let mut pace = Pace::default();
     // The agent starts at the same time, so its initial absence is not worth logging.
-    let _ = tool.list_within(START);
+    let _ = tool.list_within(START_TIMEOUT);
     // A hanging round would block the work of the handlers too, because they only wake this service.
     let deadline = deadline(SyncNodes::NAME, &tool.run_options, *tool.every);
     let mut cause = "start";
     loop {
         deadline.reset();
         let result = round(tool, &mut alone, &blind, cause, reporter);
-        let every = if result.is_ok() { *tool.every } else { RETRY.min(*tool.every) };
+        let every = if result.is_ok() { *tool.every } else { RETRY_INTERVAL.min(*tool.every) };
         trouble.note(result, reporter);
         let hint = hints.wait(every)?;
         cause = hint.map_or("timer", Hint::cause);
@@ -119,8 +119,8 @@ struct Pace {
 impl Pace {
     /// The pause before the sync for this hint.
     fn pause(&mut self, hint: Option<Hint>) -> Duration {
-        let burst = hint.is_some() && self.last.is_some_and(|last| last.elapsed() < QUIET);
-        self.pause = if burst { (self.pause * 2).clamp(Duration::from_millis(25), LONGEST_PAUSE) } else { Duration::ZERO };
+        let burst = hint.is_some() && self.last.is_some_and(|last| last.elapsed() < BURST_GAP);
+        self.pause = if burst { (self.pause * 2).clamp(Duration::from_millis(25), MAX_PAUSE) } else { Duration::ZERO };
         self.last = hint.map(|_| Instant::now());
         if hint == Some(Hint::Leave) { Duration::ZERO } else { self.pause }
     }

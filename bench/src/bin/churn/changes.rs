@@ -13,14 +13,14 @@ use fastrand::Rng;
 use crate::journal::{Kill, workers};
 
 /// Number of nodes at the start, and the minimum left in full use.
-const FEWEST: usize = 3;
+const MIN_NODES: usize = 3;
 /// Maximum number of running nodes.
-const MOST: usize = 6;
+const MAX_NODES: usize = 6;
 /// The second port of a node's application, used when its port is changed.
 const OTHER_PORT: u16 = 3001;
 /// Maximum wait in seconds for HAProxy to reflect a change. A killed node that comes back may take half a minute, and longer
 /// on a busy machine.
-const WITHIN: u64 = 120;
+const CHANGE_TIMEOUT: u64 = 120;
 
 /// A kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ impl Driver {
             workers_at_first: 0,
             lab,
         };
-        for _ in 0..=FEWEST {
+        for _ in 0..=MIN_NODES {
             let _ = driver.add_node();
         }
         driver.settle();
@@ -137,7 +137,7 @@ impl Driver {
     /// Waits until HAProxy has exactly the running nodes.
     pub fn settle(&self) {
         let expected = self.running.iter().map(|node| node.container.line()).collect();
-        eventually("HAProxy has the nodes that run", WITHIN, || same(&self.balancer.process()?, &expected));
+        eventually("HAProxy has the nodes that run", CHANGE_TIMEOUT, || same(&self.balancer.process()?, &expected));
     }
 
     fn choose(&mut self) -> Result<(Change, String)> {
@@ -171,7 +171,7 @@ impl Driver {
     }
 
     fn join(&mut self) -> Option<String> {
-        if self.running.len() >= MOST {
+        if self.running.len() >= MAX_NODES {
             return None;
         }
         let index = self.add_node();
@@ -184,14 +184,14 @@ impl Driver {
         let node = self.take(|node| !node.asked_there)?;
         let member = node.container.member();
         node.container.stop();
-        eventually("HAProxy is without the node", WITHIN, || {
+        eventually("HAProxy is without the node", CHANGE_TIMEOUT, || {
             self.server(&member).map_or(Ok(()), |server| Err(format!("{server:?}")))
         });
         Some(self.lose(node))
     }
 
     fn start(&mut self) -> Option<String> {
-        if self.running.len() >= MOST || self.gone.is_empty() {
+        if self.running.len() >= MAX_NODES || self.gone.is_empty() {
             return None;
         }
         let container = self.gone.swap_remove(self.random.usize(..self.gone.len()));
@@ -205,7 +205,7 @@ impl Driver {
         let node = self.take(|_| true)?;
         let (member, at) = (node.container.member(), SystemTime::now());
         node.container.kill();
-        eventually("HAProxy has noticed", WITHIN, || match self.server(&member) {
+        eventually("HAProxy has noticed", CHANGE_TIMEOUT, || match self.server(&member) {
             Some(server) if server.is_up => Err(format!("{server:?}")),
             _ => Ok(()),
         });
@@ -261,7 +261,7 @@ impl Driver {
         if self.random.u32(..6) > 0 {
             let _ = self.balancer.exec(&["sync-nodes"]);
         }
-        eventually("a new worker takes over", WITHIN, || {
+        eventually("a new worker takes over", CHANGE_TIMEOUT, || {
             let now = self.balancer.worker();
             if now == worker { Err(format!("worker {now}")) } else { Ok(()) }
         });
@@ -284,7 +284,7 @@ impl Driver {
     /// Index of a node that can be spared, with enough left in full use.
     fn spare(&mut self, fits: impl Fn(&Node) -> bool) -> Option<usize> {
         let in_use = self.running.iter().filter(|node| !node.draining).count();
-        self.pick(|node| fits(node) && (node.draining || in_use > FEWEST))
+        self.pick(|node| fits(node) && (node.draining || in_use > MIN_NODES))
     }
 
     /// Index of any running node that fits.
@@ -304,7 +304,7 @@ impl Driver {
         let node = &self.running[index].container;
         let _ = node.exec(&["serf", "tags", how, tag]);
         let member = node.member();
-        eventually(&format!("HAProxy has {tag} of {}", node.name), WITHIN, || match self.server(&member) {
+        eventually(&format!("HAProxy has {tag} of {}", node.name), CHANGE_TIMEOUT, || match self.server(&member) {
             Some(server) if is_known(&server) => Ok(()),
             server => Err(format!("{server:?}")),
         });
@@ -312,7 +312,7 @@ impl Driver {
 
     fn wait_until_asked(&self, index: usize) {
         let line = self.running[index].container.line();
-        eventually(&format!("HAProxy has {line}"), WITHIN, || {
+        eventually(&format!("HAProxy has {line}"), CHANGE_TIMEOUT, || {
             let servers = self.balancer.process()?;
             if servers.contains(&line) { Ok(()) } else { Err(format!("{servers:?}")) }
         });
@@ -350,7 +350,7 @@ fn listen_there(node: &Container) {
     let command = format!("PORT={OTHER_PORT} exec node /app/server.js");
     let _ = e2e::docker::docker(&["exec", "-d", &node.name, "sh", "-c", &command]);
     let url = format!("http://{}:{OTHER_PORT}/health", node.address());
-    eventually(&format!("{url} answers"), WITHIN, || get(&url, None));
+    eventually(&format!("{url} answers"), CHANGE_TIMEOUT, || get(&url, None));
 }
 
 /// Writes the template to the directory mounted into the balancer.

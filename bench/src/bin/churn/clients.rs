@@ -21,7 +21,7 @@ use serde_json::Value;
 
 const SCRIPT: &str = include_str!("client.lua");
 /// A response that takes longer counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Its presence tells the clients to stop.
 const STOP_FILE: &str = "stop";
 
@@ -86,7 +86,7 @@ impl Clients {
         std::fs::write(&script, SCRIPT).context("write the script for wrk")?;
         let mut wrk = Command::new("wrk")
             .args(["--threads", &count.to_string(), "--connections", &count.to_string()])
-            .args(["--duration", &format!("{}s", at_most.as_secs()), "--timeout", &format!("{}s", PATIENCE.as_secs())])
+            .args(["--duration", &format!("{}s", at_most.as_secs()), "--timeout", &format!("{}s", RESPONSE_TIMEOUT.as_secs())])
             .arg("--script")
             .arg(&script)
             .args([&format!("http://{address}/"), "--", method])
@@ -125,7 +125,7 @@ impl Clients {
     /// If wrk did not report its counts.
     pub fn finish(mut self) -> Result<Tally> {
         // A client that is still waiting by then got no response.
-        for _ in 0..PATIENCE.as_millis() / 100 + 50 {
+        for _ in 0..RESPONSE_TIMEOUT.as_millis() / 100 + 50 {
             if self.stopped.load(Ordering::Relaxed) == self.count {
                 break;
             }

@@ -11,8 +11,8 @@ use fastrand::Rng;
 
 /// Labs that are driven side by side: most of the time is spent waiting.
 const LABS: u64 = 3;
-/// Most nodes of one lab.
-const MOST: usize = 6;
+/// Maximum number of nodes of a lab.
+const MAX_NODES: usize = 6;
 
 fn setting(name: &str, default: u64) -> u64 {
     env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
@@ -99,7 +99,7 @@ impl Driver {
     }
 
     fn join(&mut self) {
-        if self.running.len() >= MOST {
+        if self.running.len() >= MAX_NODES {
             return self.stop();
         }
         self.started += 1;
