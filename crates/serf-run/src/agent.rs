@@ -8,34 +8,34 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// Its name in the agent's directory.
+/// File name in the agent's directory.
 pub(crate) const FILE: &str = "agent.json";
 
-/// The part of the agent's configuration that is used here, by Serf's own names
+/// The settings of the agent that are used here, by Serf's names
 /// (Serf 0.10.1, `cmd/serf/command/agent/config.go`).
 #[derive(Debug, Serialize)]
 pub(crate) struct Agent {
     pub node_name: String,
     pub bind: String,
     pub rpc_addr: String,
-    /// The password of whoever gives it commands.
+    /// Password for its commands.
     pub rpc_auth: String,
     /// `local`, `lan` or `wan`: how often it gossips, and how patient it is with others.
     pub profile: String,
     pub tags: BTreeMap<String, String>,
-    /// Joined at start, tried again until one of them answers.
+    /// Joined at start, and retried until one of them answers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retry_join: Vec<String>,
     pub retry_interval: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub event_handlers: Vec<String>,
-    /// Lets an agent that was killed find the others again by itself.
+    /// With it, an agent that was killed finds the others again.
     pub snapshot_path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypt_key: Option<String>,
 }
 
-/// What the agent that runs was configured with, as far as it matters beside it.
+/// The configuration of the running agent, as far as it matters to `join`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Configured {
     pub node_name: String,
@@ -50,7 +50,7 @@ impl Configured {
         serde_json::from_slice(&fs::read(&path).with_context(what)?).with_context(what)
     }
 
-    /// Whether the agent itself chooses, when it starts, which address of this host it announces.
+    /// Whether the agent chooses at its start which of this host's addresses it announces.
     pub(crate) fn chooses_address(&self) -> bool {
         let address = self.bind.parse::<SocketAddr>().map(|bind| bind.ip()).or_else(|_| self.bind.parse::<IpAddr>());
         address.is_ok_and(|address| address.is_unspecified())

@@ -1,7 +1,7 @@
-//! The service beside the agent: finds the other members, and notices when the agent must be started anew.
+//! The service next to the agent: finds the other members, and notices when the agent has to be restarted.
 //!
-//! Serf's own looking for others ends with its first success, even if that is the agent itself, and forgets members that
-//! left. So all names are looked up every two seconds for as long as the container runs.
+//! Serf's own retry ends with its first success, even if it joined itself, and forgets members that left. So all names are
+//! looked up every two seconds for as long as the container runs.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -21,22 +21,22 @@ use lb_core::tool::{Exit, Tool, deadline};
 use crate::agent::Configured;
 use crate::{Join, SerfRun, name};
 
-/// Pause between two looks.
+/// Pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Addresses of one name that are joined at a time. Gossip tells the rest; all of them, by every member, would be N x N
-/// exchanges.
-const ADDRESSES: usize = 3;
-/// Members that join balancers which count as alive; what one of them hears, all do.
+/// Maximum number of addresses of a name that are joined in one round. Gossip spreads the rest; if every member joined all of
+/// them, there would be N x N exchanges.
+const MAX_ADDRESSES: usize = 3;
+/// Number of members that join balancers which count as alive. What one of them hears, all do.
 const SCOUTS: usize = 2;
-/// Looks without another member before that is said: half a minute.
-const LOOKS: u32 = 10;
-/// Time in which the others hear that a member is alive which has joined them. They keep the name of one that they have
-/// declared failed, and do not hear its leave.
-const HEARD: Duration = Duration::from_secs(1);
-/// Role of the members that others must find, since no name may lead from them to the others.
+/// Rounds without another member before that is logged: half a minute.
+const ALONE_ROUNDS: u32 = 10;
+/// Time for the others to hear that a member which has joined them is alive. If they have declared it failed, they keep its
+/// name and ignore its leave.
+const GOSSIP_TIME: Duration = Duration::from_secs(1);
+/// Role of the members that others have to find: they may have no name to find the others by.
 const BALANCER: &str = "balancer";
 
-/// Looks again and again. What fails is said when it is new, and tried again.
+/// Runs forever. Errors are logged when they are new, and the round is retried.
 pub(crate) fn run(join: &Join, reporter: &Reporter) -> Result<Exit> {
     let seekers = join.join.split_whitespace().map(start_seeker).collect::<io::Result<Vec<_>>>().context("start a thread")?;
     let mut name = name::Check::default();
@@ -57,7 +57,7 @@ fn look(
     alone: &mut u32,
     reporter: &Reporter,
 ) -> Result<()> {
-    // While there is no agent, serf-run or its own log says why.
+    // While there is no agent, serf-run or the agent's own log says why.
     let Ok(members) = agent::members() else { return Ok(()) };
     let agent = Configured::read(&join.dir)?;
     let here = admission::addresses()?;
@@ -67,32 +67,32 @@ fn look(
     let moved = agent.chooses_address() && has_moved(announced, &here);
     let look = Arc::new(Observation::new(&members, own, &here));
     for seeker in seekers {
-        // One that still waits for its name server, or for a member, gets the next look.
+        // A seeker that is still waiting for its name server or for a member gets the next observation.
         let _ = seeker.try_send(Arc::clone(&look));
     }
     if moved {
-        reporter.log(format_args!("join: {} is not at {announced} any more: starting the agent anew", own.name));
+        reporter.log(format_args!("join: {} is no longer at {announced}: restarting the agent", own.name));
         let _ = agent::join(&others(&members, own));
-        thread::sleep(HEARD);
+        thread::sleep(GOSSIP_TIME);
     }
     if moved || name.is_refused(&join.dir, &own.name, announced, reporter)? {
-        // The agent ends, and its supervisor starts it anew. Whether it did is seen at the next look.
+        // The agent exits, and its supervisor restarts it. The next round shows whether it did.
         let _ = agent::leave();
     }
     count_alone(members.len(), alone, &join.join, reporter);
     Ok(())
 }
 
-/// Says once that there is no other member; never, when there has been one.
+/// Logs once that there is no other member, unless there has been one.
 fn count_alone(members: usize, alone: &mut u32, names: &str, reporter: &Reporter) {
     if members > 1 {
-        *alone = LOOKS;
+        *alone = ALONE_ROUNDS;
     }
-    if *alone == LOOKS {
+    if *alone == ALONE_ROUNDS {
         return;
     }
     *alone += 1;
-    if *alone == LOOKS {
+    if *alone == ALONE_ROUNDS {
         reporter.log(format_args!(
             "join: no other member is found by the names '{names}'; goes on trying. Are all containers on one network (docker run \
              --network heig), with the same gossip key or none?"
@@ -100,8 +100,8 @@ fn count_alone(members: usize, alone: &mut u32, names: &str, reporter: &Reporter
     }
 }
 
-/// Whether this host has other addresses than the one that the agent announces. A host without any has lost its network:
-/// there is nothing to announce.
+/// Whether the address that the agent announces is no longer one of this host's. A host without any address has lost its
+/// network, and there is nothing to announce.
 fn has_moved(announced: IpAddr, here: &[IpAddr]) -> bool {
     !here.is_empty() && !here.contains(&announced.to_canonical())
 }
@@ -110,21 +110,21 @@ fn is_balancer(member: &Member) -> bool {
     member.tags.get("role").is_some_and(|role| role == BALANCER)
 }
 
-/// Addresses of some others, as they are remembered, the balancers first: for a member that has no use of names yet.
+/// The last known addresses of some other members, balancers first, for a member that cannot look up names yet.
 fn others(members: &[Member], own: &Member) -> Vec<IpAddr> {
     let mut others: Vec<_> = members.iter().filter(|member| member.name != own.name && member.status != "left").collect();
     others.sort_by_key(|member| !is_balancer(member));
-    others.iter().filter_map(|member| member.address.parse().ok()).take(ADDRESSES).collect()
+    others.iter().filter_map(|member| member.address.parse().ok()).take(MAX_ADDRESSES).collect()
 }
 
-/// What one look at the member list says about whom to join.
+/// What the member list says about whom to join in one round.
 #[derive(Debug)]
 struct Observation {
-    /// Of this host.
+    /// Addresses of this host.
     own: BTreeSet<IpAddr>,
-    /// Of alive members that need not be joined.
+    /// Addresses of alive members that need not be joined.
     joined: BTreeSet<IpAddr>,
-    /// Addresses that are being joined: several names may lead to one.
+    /// Addresses that are being joined, as several names may have the same one.
     taken: Mutex<BTreeSet<IpAddr>>,
 }
 
@@ -142,26 +142,25 @@ impl Observation {
         }
     }
 
-    /// Picks those to be joined of the addresses that a name has; `settled` are those that it had at the last look, and
-    /// that were joined.
+    /// Picks which addresses of a name to join. `settled` are those that it had in the last round and that were joined.
     fn take(&self, addresses: &BTreeSet<IpAddr>, settled: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let is_wanted = |address: &&IpAddr| {
-            // One that is new may be that of another container, though the member that had it still counts as alive.
+            // A new address may belong to another container by now, even if the member that had it still counts as alive.
             let needs_no_join = self.joined.contains(address) && settled.contains(address);
             !self.own.contains(address) && !needs_no_join && !taken.contains(address)
         };
         let mut wanted: Vec<IpAddr> = addresses.iter().filter(is_wanted).copied().collect();
         let random = RandomState::new();
         wanted.sort_by_cached_key(|address| random.hash_one(address));
-        wanted.truncate(ADDRESSES);
+        wanted.truncate(MAX_ADDRESSES);
         taken.extend(&wanted);
         wanted
     }
 }
 
-/// Starts a thread that looks up one name, and lets the agent join who has it, at each look that it is given. A name server
-/// or a member that does not answer keeps no other name waiting.
+/// Starts a thread that looks up one name for each observation it gets, and makes the agent join the addresses. A name server
+/// or member that does not answer delays no other name.
 fn start_seeker(name: &str) -> io::Result<SyncSender<Arc<Observation>>> {
     let (sender, looks) = sync_channel(1);
     let name = name.to_owned();
@@ -269,7 +268,7 @@ mod tests {
     fn three_of_many_addresses_are_joined_not_always_the_same() {
         let many: BTreeSet<IpAddr> = (1..=250).map(|last| IpAddr::from([10, 0, 1, last])).collect();
         let picked: BTreeSet<Vec<IpAddr>> = (0..20).map(|_| look("s1").take(&many, &BTreeSet::new())).collect();
-        assert!(picked.iter().all(|addresses| addresses.len() == ADDRESSES));
+        assert!(picked.iter().all(|addresses| addresses.len() == MAX_ADDRESSES));
         assert!(picked.len() > 1, "{picked:?}");
     }
 

@@ -1,4 +1,4 @@
-//! `serf-run`: starts the Serf agent when the service beside it answers.
+//! `serf-run`: starts the Serf agent once the application next to it answers.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -24,21 +24,21 @@ mod ready;
 use agent::{Agent, FILE};
 use ready::Ready;
 
-/// Where Docker puts a secret of this name.
+/// Docker's secret with the key.
 const SECRET: &str = "/run/secrets/serf_encrypt_key";
-/// Where the images have the key that they were built with.
+/// The key that the images were built with.
 const IMAGE_KEY: &str = "/etc/serf/encrypt_key";
 
 const EXAMPLES: &str = "  serf-run                                          # in a run script, with the environment of the image
   serf-run --role balancer --ready none
   serf-run --role backend --tag weight=50 --ready http://127.0.0.1:8080/health
-  serf-run join                                     # in the run script of the service beside it
+  serf-run join                                     # in the run script of the service join
   docker exec s1 serf-run check-ready";
 
-/// Start the Serf agent when the service beside it answers.
+/// Start the Serf agent once the application next to it answers.
 ///
 /// Waits until the URL of --ready answers with 2xx, so that no request is sent to a node that is not ready; writes the
-/// agent's configuration, which only its user can read; then becomes the agent. The gossip key (32 bytes in base64, as
+/// agent's configuration, readable only by its user; then becomes the agent. The gossip key (32 bytes in base64, as
 /// serf keygen prints) is taken from --encrypt-key-file, else from the Docker secret /run/secrets/serf_encrypt_key, else
 /// from the environment variable SERF_ENCRYPT_KEY, else from the image, /etc/serf/encrypt_key; never from the command line.
 #[derive(Debug, Parser)]
@@ -59,13 +59,13 @@ pub struct SerfRun {
     /// A tag of this member, such as port=8080, weight=50 or drain=yes; may be given several times
     #[arg(long, env = "SERF_TAGS", value_name = "NAME=VALUE", value_delimiter = ',', value_parser = tag)]
     tag: Vec<Tag>,
-    /// URL that answers with 2xx when the service beside it is ready, or none
+    /// URL that answers with 2xx when the application is ready, or none
     #[arg(long, env = "SERF_READY", value_name = "URL", default_value = "none")]
     ready: Ready,
-    /// After this time without an answer a line is logged; the wait goes on
+    /// Time without an answer after which that is logged; it keeps waiting
     #[arg(long, env = "SERF_READY_TIMEOUT", value_name = "TIME", default_value = "30s")]
     ready_timeout: humantime::Duration,
-    /// An event handler as Serf has it, EVENT[,EVENT]=COMMAND; several are separated by a semicolon
+    /// A Serf event handler, EVENT[,EVENT]=COMMAND; several are separated by semicolons
     #[arg(long, env = "SERF_EVENT_HANDLERS", value_name = "HANDLER", value_delimiter = ';')]
     event_handler: Vec<String>,
     /// Address and port of the gossip
@@ -80,8 +80,8 @@ pub struct SerfRun {
     /// Directory for the agent's configuration and its snapshot of the cluster
     #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
     dir: PathBuf,
-    /// Timing of the gossip: local, lan or wan. With local a leave is told within 0.1 s and a death in 4 to 7 s; lan,
-    /// with 0.2 s and 8 s, bears more delay between hosts
+    /// Timing of the gossip: local, lan or wan. With local, a leave is known within 0.1 s and a death in 4 to 7 s; lan,
+    /// with 0.2 s and 8 s, tolerates more delay between hosts
     #[arg(long, env = "SERF_PROFILE", value_name = "PROFILE", default_value = "local", value_parser = ["local", "lan", "wan"])]
     profile: String,
     #[command(flatten)]
@@ -95,12 +95,12 @@ enum Command {
     TellAddress(TellAddress),
 }
 
-/// Find the other members for as long as the agent runs, and start the agent anew when its name or address is wrong.
+/// Find the other members for as long as the agent runs, and restart the agent if its name or address is wrong.
 ///
-/// Every two seconds, looks up the names and lets the agent join who is there and is no member yet. When the cluster knows
-/// this member's name by another address, the agent is started anew with a number to its name; when this host has got
-/// another address, so that it announces that. To start it anew, the agent is told to leave: its supervisor starts it.
-/// While no agent runs, it waits.
+/// Every two seconds, looks up the names and makes the agent join those that are not members yet. If the cluster knows this
+/// member's name under another address, the agent is restarted with a number appended to its name; if this host has got
+/// another address, it is restarted to announce that one. To restart the agent, it is told to leave, and its supervisor
+/// starts it again. While no agent is running, it waits.
 #[derive(Debug, Args)]
 struct Join {
     /// Names or addresses to join through, separated by spaces
@@ -113,10 +113,10 @@ struct Join {
     run_options: RunOptions,
 }
 
-/// Ask the service once whether it is ready.
+/// Ask the application once whether it is ready.
 #[derive(Debug, Args)]
 struct CheckReady {
-    /// URL that answers with 2xx when the service is ready, or none
+    /// URL that answers with 2xx when the application is ready, or none
     #[arg(long, env = "SERF_READY", value_name = "URL", default_value = "none")]
     ready: Ready,
     #[command(flatten)]
@@ -125,7 +125,7 @@ struct CheckReady {
 
 /// Print the address by which the agent knows the member named on standard input, and its state.
 ///
-/// It is the handler of the query `address`, by which members ask the balancers.
+/// This is the handler of the query `address`, which members send to the balancers.
 #[derive(Debug, Args)]
 struct TellAddress {
     #[command(flatten)]
@@ -134,7 +134,7 @@ struct TellAddress {
 
 impl Tool for SerfRun {
     const NAME: &'static str = "serf-run";
-    /// An empty role is refused, since the image has another one than the default; empty names join nobody.
+    /// An empty role is rejected, since the image's differs from the default; empty names join nobody.
     const ALLOW_EMPTY: &'static [&'static str] = &["role", "join"];
 
     fn run_options(&self) -> &RunOptions {
@@ -146,13 +146,13 @@ impl Tool for SerfRun {
         }
     }
 
-    /// The service beside it may take its time to start.
+    /// The application may take its time to start.
     fn is_unlimited(&self) -> bool {
         matches!(self.command, None | Some(Command::Join(_)))
     }
 }
 
-/// Name and value; an empty variable gives none.
+/// Name and value; `None` for an empty variable.
 type Tag = Option<(String, String)>;
 
 fn tag(text: &str) -> Result<Tag, &'static str> {
@@ -166,7 +166,7 @@ fn tag(text: &str) -> Result<Tag, &'static str> {
     Ok(Some((name.to_owned(), value.to_owned())))
 }
 
-/// Runs the tool. Without a command it ends only with an error: else it becomes the agent.
+/// Runs the tool. Without a command, it only returns with an error: otherwise it becomes the agent.
 ///
 /// # Errors
 /// When the configuration cannot be written, or the agent cannot be started; when a command fails.

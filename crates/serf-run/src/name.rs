@@ -1,10 +1,9 @@
 //! The name under which a member joins, and whether the cluster accepts it.
 //!
-//! Serf keeps the name of a member that died from a newcomer with another address for more than half a minute, and does
-//! not tell the newcomer, whose own list looks as if all were well (hashicorp/memberlist, issue 157). A container that
-//! was killed and comes back under another address would be missing for so long. So the agents of the balancers answer
-//! the query `address` with the address by which they know a name; a member that they know by another one takes the name
-//! with a number.
+//! For more than half a minute, Serf does not let a newcomer with another address have the name of a member that died. The
+//! newcomer does not hear of it: its own list looks as if all were well (hashicorp/memberlist, issue 157). A container that was
+//! killed and comes back under another address would be missing for that long. Therefore the balancers' agents answer the query
+//! `address` with the address by which they know a name; a member that they know by another one appends a number to its name.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,11 +17,11 @@ use lb_core::tool::reporter::Reporter;
 
 /// Name of the query.
 const QUERY: &str = "address";
-/// Looks in a row at which the name is known of a member that has left, elsewhere, before it counts as refused.
-const LEFT: u32 = 2;
-/// Has a line for each refusal of the name; the service's finish script adds one when the agent quits by itself.
+/// Number of rounds in a row in which a member with this name has left from another address, before the name counts as refused.
+const MAX_LEFT: u32 = 2;
+/// File with one line for each refusal of the name; the service's finish script adds one when the agent quits on its own.
 const REFUSED: &str = "name-refused";
-/// Is there when a balancer knows the name by the right address.
+/// File that exists once a balancer knows the name under the right address.
 const ACCEPTED: &str = "name-accepted";
 
 /// The name with its number, if the cluster refused the plain one before.
@@ -33,7 +32,7 @@ pub(crate) fn numbered(name: &str, dir: &Path) -> String {
     }
 }
 
-/// The agent starts anew: whether its name is accepted is not known any more.
+/// Forgets that the name is accepted, as the agent is about to start again.
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
     lb_core::os::atomic_file::remove_if_exists(&dir.join(ACCEPTED)).map(drop)
 }
@@ -52,29 +51,29 @@ pub(crate) fn tell() -> Result<Exit> {
 /// Whether the cluster lets this member have its name.
 #[derive(Debug, Default)]
 pub(crate) struct Check {
-    /// How often in a row the name was known of a member that has left.
+    /// Number of rounds in a row in which the name belonged to a member that has left.
     left: u32,
 }
 
 impl Check {
-    /// Asks the balancers by which address they know the member `name`, whose own agent says `own`; true if it is another
-    /// one, which is noted for the next start. A cluster in which nobody answers says nothing.
+    /// Asks the balancers by which address they know the member `name`, whose own agent announces `own`. Returns true if it is
+    /// another one, and records that for the next start. If nobody answers, nothing is known.
     pub(crate) fn is_refused(&mut self, dir: &Path, name: &str, own: IpAddr, reporter: &Reporter) -> Result<bool> {
         if dir.join(ACCEPTED).exists() {
             return Ok(false);
         }
         let answers = query(QUERY, name)?;
-        // Any member may answer, and anything.
+        // Any member may answer, with anything.
         let known: Vec<(IpAddr, bool)> = answers.values().filter_map(|answer| address_and_left(answer)).collect();
         if known.iter().any(|(address, _)| *address == own) {
             fs::write(dir.join(ACCEPTED), "").with_context(|| format!("write in {}", dir.display()))?;
             return Ok(false);
         }
         let Some((other, left)) = known.iter().min_by_key(|(_, left)| *left) else { return Ok(false) };
-        // The name is free when its member has left; but not when that was declared failed before, which does not show.
-        // It may also be that the one who is asked has not heard of the new member yet.
-        self.left = if *left { self.left + 1 } else { LEFT };
-        if self.left < LEFT {
+        // The name of a member that has left is free, unless it was declared failed before, which does not show. Or the
+        // balancer has not heard of the new member yet.
+        self.left = if *left { self.left + 1 } else { MAX_LEFT };
+        if self.left < MAX_LEFT {
             return Ok(false);
         }
         self.left = 0;
@@ -87,7 +86,7 @@ impl Check {
     }
 }
 
-/// An answer: the address, and whether the member has left.
+/// Parses an answer: the address, and whether the member has left.
 fn address_and_left(answer: &str) -> Option<(IpAddr, bool)> {
     let mut words = answer.split_whitespace();
     Some((words.next()?.parse().ok()?, words.next() == Some("left")))

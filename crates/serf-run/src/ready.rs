@@ -1,4 +1,4 @@
-//! Waiting for the service beside the agent.
+//! Waiting for the application next to the agent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,15 +10,15 @@ use lb_core::tool::reporter::Reporter;
 use ureq::Agent;
 use ureq::http::Uri;
 
-/// Pause between two questions. A node is sent traffic this much later than it could be, at most.
+/// Pause between two requests, and the maximum delay that it adds before a node gets traffic.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Time that one answer may take.
+/// Time limit for one answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// What tells that the service is ready.
+/// How to find out that the application is ready.
 #[derive(Debug, Clone)]
 pub(crate) enum Ready {
-    /// Nothing: there is no such service.
+    /// Not at all: there is no application.
     None,
     /// This URL answers with 2xx.
     Url(String),
@@ -28,7 +28,7 @@ impl FromStr for Ready {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // An empty variable is one that is not set.
+        // An empty variable counts as unset.
         if matches!(text, "" | "none") {
             return Ok(Self::None);
         }
@@ -38,7 +38,7 @@ impl FromStr for Ready {
 }
 
 impl Ready {
-    /// Returns when the service is ready. A service that takes longer than `patience` is logged once, with the reason.
+    /// Returns once the application is ready. If that takes longer than `patience`, it is logged once, with the reason.
     pub(crate) fn wait(&self, patience: Duration, reporter: &Reporter) {
         let client = client();
         let mut complain_at = Some(Instant::now() + patience);

@@ -77,13 +77,11 @@ impl<'a> Config<'a> {
                 let again = servers.iter().any(|(key, _): &(ServerKey, ServerLine)| key.backend == name);
                 section.begin(first, name);
                 if again && section.has_servers {
-                    config.irregular.get_or_insert_with(|| format!("section {name} appears twice"));
+                    config.mark_irregular(format!("section {name} appears twice"));
                 }
                 // In a command, a `;` in the name would begin another command.
                 if !is_plain && section.has_servers {
-                    config
-                        .irregular
-                        .get_or_insert_with(|| format!("the name of section {name} has quotes, escapes or variables"));
+                    config.mark_irregular(format!("the name of section {name} has quotes, escapes or variables"));
                 }
             }
             section.note(first, rest, &mut config);
@@ -93,19 +91,24 @@ impl<'a> Config<'a> {
         config
     }
 
+    /// Notes why the servers cannot be told apart; the first reason is kept.
+    fn mark_irregular(&mut self, reason: String) {
+        self.irregular.get_or_insert(reason);
+    }
+
     /// Parses a `server` line.
     fn server(&mut self, section: &mut Section<'a>, line: &str, is_plain: bool) -> Option<(ServerKey, ServerLine)> {
         section.has_server = true;
         // Quotes, escapes and variables would need HAProxy's own parser.
         if !is_plain {
-            self.irregular.get_or_insert_with(|| format!("a server line in {} has quotes, escapes or variables", section.name));
+            self.mark_irregular(format!("a server line in {} has quotes, escapes or variables", section.name));
         }
         if section.conditions > 0 {
-            self.irregular.get_or_insert_with(|| format!("a server line in {} is under a condition", section.name));
+            self.mark_irregular(format!("a server line in {} is under a condition", section.name));
         }
         let (server, line) = word(line);
         let Ok(line) = line.parse() else {
-            self.irregular.get_or_insert_with(|| format!("a server line in {} has no address", section.name));
+            self.mark_irregular(format!("a server line in {} has no address", section.name));
             return None;
         };
         Some((ServerKey::new(section.name, server), line))
@@ -115,7 +118,7 @@ impl<'a> Config<'a> {
     fn take(&mut self, mut servers: Vec<(ServerKey, ServerLine)>) {
         servers.sort_by(|(a, _), (b, _)| a.cmp(b));
         if let Some(key) = servers.iter().zip(servers.iter().skip(1)).find(|((a, _), (b, _))| a == b).map(|((key, _), _)| key) {
-            self.irregular.get_or_insert_with(|| format!("server {key} appears twice"));
+            self.mark_irregular(format!("server {key} appears twice"));
         }
         self.servers = servers.into_iter().collect();
     }
@@ -148,16 +151,16 @@ impl<'a> Section<'a> {
     fn note(&mut self, keyword: &str, arguments: &str, config: &mut Config<'a>) {
         // The state of a server does not show whether this is why it is in maintenance.
         if keyword == "default-server" && arguments.split_ascii_whitespace().any(|word| word == "disabled") {
-            config.irregular.get_or_insert_with(|| format!("section {} disables its servers by default", self.name));
+            config.mark_irregular(format!("section {} disables its servers by default", self.name));
         }
         match keyword {
             "default-server" if self.is_defaults => self.inherits_defaults = true,
             // It applies only to the servers after it.
             "default-server" if self.has_server => {
-                config.irregular.get_or_insert_with(|| format!("section {} has a default-server after a server", self.name));
+                config.mark_irregular(format!("section {} has a default-server after a server", self.name));
             }
             "server-template" if self.has_servers => {
-                config.irregular.get_or_insert_with(|| format!("section {} has a server-template", self.name));
+                config.mark_irregular(format!("section {} has a server-template", self.name));
             }
             _ => {}
         }

@@ -113,7 +113,7 @@ fn the_agent_that_announces_an_address_of_before_is_started_anew() {
     assert_eq!(join.said(), "");
     configure("0.0.0.0:7946");
     eventually("the agent leaves", || agent.members().is_empty());
-    assert_eq!(join.said().trim_end(), "serf-run: join: s1 is not at 192.0.2.7 any more: starting the agent anew");
+    assert_eq!(join.said().trim_end(), "serf-run: join: s1 is no longer at 192.0.2.7: restarting the agent");
 }
 
 #[test]
