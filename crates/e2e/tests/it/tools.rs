@@ -154,7 +154,7 @@ fn a_reload_by_somebody_else_does_not_fool_the_tools() {
             10,
             || if balancer.worker() == worker { Err(worker.clone()) } else { Ok(balancer.worker()) },
         );
-    assert!(balancer.exec(&["reload-ha", "--dry-run"]).contains("not known what"));
+    assert!(balancer.exec(&["reload-ha", "--dry-run"]).contains("it is unknown which configuration"));
     let _ = balancer.exec(&["reload-ha"]);
     assert_ne!(balancer.worker(), other);
     assert_eq!(balancer.exec(&["reload-ha", "--dry-run"]), "# nothing to do\n");
