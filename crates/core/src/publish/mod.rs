@@ -13,7 +13,6 @@ use crate::haproxy::plan::{Action, Command, Plan, plan};
 use crate::haproxy::{self, HaproxyError, Session, parse_servers};
 use crate::os::atomic_file::{Staged, TEMP_NAME, remove_if_exists, replace};
 use crate::os::command::ProgramError;
-use crate::os::read_file::{read, read_text};
 use crate::registry::{Registry, RegistryError};
 
 mod candidate;
@@ -22,6 +21,7 @@ mod options;
 pub mod outcome;
 pub mod stats;
 pub mod summary;
+mod target;
 mod timings;
 
 pub use candidate::Candidate;
@@ -29,6 +29,7 @@ use lock::{Lock, LockError};
 pub use options::PublishOptions;
 pub use outcome::{Applied, Outcome};
 use stats::{Stats, stats_path};
+use target::Target;
 use timings::Timings;
 
 /// Permissions of the configuration file: everyone in the container may read it.
@@ -112,9 +113,9 @@ pub fn apply_file(options: &ProcessOptions, force: bool, _lock: &Lock) -> Result
 /// [`PublishError`].
 pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError> {
     let observation = Observation::begin(options);
-    let text = read_config(options)?;
-    let process = observation.end(Some(&text))?;
-    process.map(|process| plan_for(&text, &process)).transpose()
+    let target = Target::current(options)?;
+    let process = observation.end(target.old.as_deref())?;
+    process.map(|process| plan_for(&target.text, &process)).transpose()
 }
 
 /// One publish under way.
@@ -174,7 +175,7 @@ impl<'a> Publisher<'a> {
 
     fn apply_file(&mut self, force: bool) -> Result<Outcome, PublishError> {
         let observation = Observation::begin(self.options);
-        let target = Target::new(self.options, read_config(self.options)?)?;
+        let target = Target::current(self.options)?;
         let process = observation.end(target.old.as_deref())?;
         self.timings.lap("ask");
         let applied = self.apply(&target, process, force).inspect_err(|_| self.restore_process())?;
@@ -364,39 +365,6 @@ impl<'a> Publisher<'a> {
         }
         Ok(outcome)
     }
-}
-
-/// The text that file and process should have.
-struct Target {
-    text: String,
-    /// The current text of the file, if it exists.
-    old: Option<String>,
-}
-
-impl Target {
-    fn new(options: &ProcessOptions, text: String) -> Result<Self, PublishError> {
-        let old = match read(&options.config) {
-            // A file that is not UTF-8 is not a valid configuration, and is replaced like any other.
-            Ok(bytes) => {
-                Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(PublishError::Read { path: options.config.clone(), source }),
-        };
-        Ok(Self { text, old })
-    }
-
-    fn with_text(self, text: String) -> Self {
-        Self { text, ..self }
-    }
-
-    fn differs(&self) -> bool {
-        self.old.as_ref() != Some(&self.text)
-    }
-}
-
-fn read_config(options: &ProcessOptions) -> Result<String, PublishError> {
-    read_text(&options.config).map_err(|source| PublishError::Read { path: options.config.clone(), source })
 }
 
 fn plan_for(text: &str, process: &Process) -> Result<Plan, PublishError> {
