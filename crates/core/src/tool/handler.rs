@@ -127,12 +127,13 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
     let published = Lock::take(&process.config).map_err(PublishError::from).and_then(|lock| {
         publish(&options.publish, &lock, |registry| {
             changes = handler.admit(mem::take(&mut changes), registry);
-            changes.iter().try_for_each(|change| change.apply(registry))?;
-            handler.log(&mem::take(&mut changes), true);
-            Ok(())
+            let mut applied = 0;
+            let result = changes.iter().try_for_each(|change| change.apply(registry).map(|()| applied += 1));
+            handler.log(changes.drain(..applied).as_slice(), true);
+            result
         })
     });
-    // If the registry could not be changed, the log still has what the event was about.
+    // If the registry could not be changed, the log still has what else the event was about.
     let published = published.inspect_err(|_| handler.log(changes.get(..MAX_LOGGED).unwrap_or(&changes), false))?;
     reporter.published(&published, &options.log.cause());
     Ok(if published.excluded.is_empty() { handler.exit() } else { Exit::Rejected })

@@ -285,3 +285,19 @@ fn a_machine_without_haproxy_gets_its_file() {
     world.command(TOOL).env("PATH", "/nonexistent").write_stdin("s1\t172.18.0.2\tbackend\t\n").assert().success();
     assert_eq!(world.servers().len(), 1);
 }
+
+#[test]
+fn of_an_event_that_fails_half_way_the_log_says_which_nodes_are_registered() {
+    let world = published();
+    // What is in the way of s3 cannot be set aside, because something else was before.
+    for directory in ["nodes/s3/in", "nodes/.s3.aside/in"] {
+        fs::create_dir_all(world.path(directory)).unwrap();
+    }
+    let run = join(&world, "s2\t172.18.0.3\tbackend\t\ns3\t172.18.0.4\tbackend\t\ns4\t172.18.0.5\tbackend\t\n").code(1);
+    let lines = said(&run);
+    let expected = ["registered s2 172.18.0.3", "not registered: s3 172.18.0.4", "not registered: s4 172.18.0.5"];
+    let expected = expected.map(|line| format!("member-join: {line}"));
+    assert_eq!(lines.get(..3), Some(&expected[..]), "{lines:?}");
+    assert!(lines.len() == 4 && lines[3].starts_with("member-join: write "), "{lines:?}");
+    assert!(world.path("nodes/s2").is_file() && !world.path("nodes/s4").exists());
+}
