@@ -23,14 +23,14 @@ const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/x86_64-unkno
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/member-join.sh");
 const EVENT: &str = "new\t127.0.0.1\tbackend\trole=backend\n";
 /// Number of rounds of the others for each round of the lab's way, which takes a hundred times as long.
-const SELDOM: usize = 20;
+const SELDOM: u16 = 20;
 
 /// Compare member-join with /bin/true and with the lab's way
 #[derive(Parser)]
 struct Options {
     /// Number of runs of each
-    #[arg(long, default_value_t = 200)]
-    rounds: usize,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(SELDOM as i64..))]
+    rounds: u16,
     /// Number of nodes to start with
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
     nodes: Vec<usize>,
@@ -88,7 +88,7 @@ impl Machine {
         Ok(Self { dir, _haproxy: container, nodes, port })
     }
 
-    fn compare(&self, rounds: usize) -> Result<String> {
+    fn compare(&self, rounds: u16) -> Result<String> {
         let (mut nothing, mut ours, mut lab) = (Vec::new(), Vec::new(), Vec::new());
         // The first round is not counted: the programs are not in memory yet.
         for round in 0..=rounds {
