@@ -28,7 +28,7 @@ work=target/deb
 say "compiling the tools"
 for packages in '' '-p scale-nodes'; do
     # shellcheck disable=SC2086 # a list of options
-    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
+    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr' \
         cargo build --release --locked --target "$triple" --target-dir target $packages || die "the tools do not compile"
 done
 rm -rf "$work"
