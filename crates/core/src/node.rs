@@ -95,6 +95,9 @@ impl fmt::Display for NodeName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Address(IpAddr);
 
+/// IP address and port.
+pub type Endpoint = (IpAddr, u16);
+
 impl Address {
     /// The IP address.
     #[must_use]
@@ -254,6 +257,12 @@ impl Node {
     #[must_use]
     pub fn port(&self, default: Port) -> Port {
         self.tags.port.unwrap_or(default)
+    }
+
+    /// Where its application listens; `default` is the port without a tag `port`.
+    #[must_use]
+    pub fn endpoint(&self, default: Port) -> Endpoint {
+        (self.address.ip(), self.port(default).0)
     }
 
     /// Its share of the traffic: 0 while it drains, and 100 if it has no tag `weight`.

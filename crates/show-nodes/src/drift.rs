@@ -6,7 +6,7 @@ use std::path::Path;
 use lb_core::config::{Config, ServerKey, ServerLine};
 use lb_core::haproxy::plan::{Action, Plan};
 use lb_core::members::MemberList;
-use lb_core::node::NodeError;
+use lb_core::node::{NodeError, NodeName};
 use lb_core::os::escape::Quoted;
 use serde::Serialize;
 
@@ -102,18 +102,19 @@ impl Found {
         }
         let Ok(registry) = &states.registry else { return };
         let full = registry.nodes().len() >= most;
+        let is_kept = |name: &NodeName| nodes.rows.get(name.as_str()).is_some_and(|row| row.kept.is_some());
         let way_in = if full { format!("there may be {most} nodes at most, raise MAX_NODES") } else { SYNC.to_owned() };
         for node in list.nodes.values() {
             match registry.nodes().get(&node.name) {
                 None => self.add(Some(node.name.as_str()), "registry", "alive, but not in the registry".to_owned(), &way_in),
-                Some(old) if old != node => {
+                Some(old) if old != node && !is_kept(&node.name) => {
                     let what = format!("the registry has '{old}', the member is '{node}'");
                     self.add(Some(node.name.as_str()), "registry", what, SYNC);
                 }
                 Some(_) => {}
             }
         }
-        for name in registry.nodes().keys().filter(|name| !list.nodes.contains_key(name)) {
+        for name in registry.nodes().keys().filter(|name| !list.nodes.contains_key(*name) && !is_kept(name)) {
             let row = nodes.rows.get(name.as_str());
             // The rejection was reported above.
             if row.is_some_and(|row| row.refused.is_some()) {

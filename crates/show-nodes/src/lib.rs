@@ -1,6 +1,7 @@
 //! `show-nodes`: every node in the four states, and the differences between them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -11,9 +12,11 @@ use clap::Parser;
 use lb_core::members::MemberList;
 use lb_core::members::RoleOptions;
 use lb_core::members::containers::Containers;
+use lb_core::node::NodeName;
 use lb_core::os::atomic_file::replace;
 use lb_core::publish::PublishOptions;
 use lb_core::publish::stats::{Stats, last_sync, stats_path};
+use lb_core::registry::reconcile::{Judge, Kept};
 use lb_core::tool::RunOptions;
 use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool};
@@ -51,7 +54,7 @@ Exit codes:
 ///
 /// The states are the member list, the registry, haproxy.cfg and the running HAProxy; each is derived from the one before
 /// it. A difference is reported once it has lasted two seconds, with how to fix it. A node that has left and is finishing
-/// its requests is not a difference. Changes nothing.
+/// its requests is not a difference, nor is one that gossip has lost and HAProxy reaches. Changes nothing.
 #[derive(Debug, Parser)]
 #[command(name = "show-nodes", version, after_help = AFTER_HELP)]
 pub struct ShowNodes {
@@ -129,9 +132,18 @@ impl ShowNodes {
         let list = list.and_then(|members| Ok(MemberList::of(members, &self.role.admission().map_err(told)?)));
         // Without it, there is no telling which members are nodes.
         let list = list.map_err(|reason| states.members = Err(reason)).ok();
-        let nodes = Nodes::of(&states, list.as_ref(), &self.role.role, self.options.render.port, containers);
+        let kept = self.kept(&states, list.as_ref());
+        let nodes = Nodes::of(&states, list.as_ref(), &kept, &self.role.role, self.options.render.port, containers);
         let drift = drift(&states, list.as_ref(), &nodes, self.role.max_nodes);
         View { states, nodes, drift }
+    }
+
+    /// The nodes that sync-nodes may keep although the member list says otherwise. It knows who was said to leave but did not;
+    /// here, any node may be one.
+    fn kept(&self, states: &States, list: Option<&MemberList>) -> BTreeMap<NodeName, Kept> {
+        let (Some(list), Ok(registry), Ok(witness)) = (list, &states.registry, &states.witness) else { return BTreeMap::new() };
+        let judge = Judge { list, doubted: &registry.nodes().keys().cloned().collect(), port: self.options.render.port };
+        judge.kept(registry, || Ok::<_, Infallible>(witness.clone())).unwrap_or_else(|never| match never {})
     }
 
     /// Looks again until the differences seen first are gone, or have lasted.

@@ -29,6 +29,7 @@ pub fn metrics(view: &View, stats: &Stats, last_sync: Option<u64>) -> String {
     }
     if states.registry.is_ok() {
         count("registered", rows().filter(|row| row.in_registry).count());
+        count("kept", rows().filter(|row| row.kept.is_some()).count());
     }
     if states.file.is_ok() {
         count("in_file", rows().filter(|row| row.in_file).count());

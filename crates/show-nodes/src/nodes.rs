@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_core::config::Config;
 use lb_core::members::containers::Containers;
 use lb_core::members::{Member, MemberList};
-use lb_core::node::{Node, Port};
+use lb_core::node::{Node, NodeName, Port};
+use lb_core::registry::reconcile::Kept;
 use serde::Serialize;
 
 use crate::states::{Server, States};
@@ -29,6 +30,8 @@ pub struct Row {
     pub member: Option<String>,
     /// Why a member is not registered.
     pub refused: Option<String>,
+    /// Why it stays registered although the member list says otherwise.
+    pub kept: Option<String>,
     /// Whether it is in the registry.
     pub in_registry: bool,
     /// Whether the file has a server for it.
@@ -92,9 +95,17 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Combines the states. `list` is the member list as the tools interpret it.
+    /// Combines the states. `list` is the member list as the tools interpret it, and `kept` are the nodes that stay
+    /// registered although it says otherwise.
     #[must_use]
-    pub fn of(states: &States, list: Option<&MemberList>, role: &str, port: Port, containers: &mut Containers) -> Self {
+    pub fn of(
+        states: &States,
+        list: Option<&MemberList>,
+        kept: &BTreeMap<NodeName, Kept>,
+        role: &str,
+        port: Port,
+        containers: &mut Containers,
+    ) -> Self {
         let mut nodes = Self::default();
         if let (Ok(members), Some(list)) = (&states.members, list) {
             nodes.add_members(members, list, role, port);
@@ -102,6 +113,7 @@ impl Nodes {
         for node in states.registry.iter().flat_map(|registry| registry.nodes().values()) {
             let row = nodes.row(node.name.as_str());
             row.in_registry = true;
+            row.kept = kept.get(&node.name).map(ToString::to_string);
             row.describe(node, port);
         }
         nodes.name_endpoints();

@@ -14,6 +14,7 @@ use lb_core::os::read_file::read_text;
 use lb_core::publish::PublishOptions;
 use lb_core::publish::{Applied, plan_file};
 use lb_core::registry::Registry;
+use lb_core::registry::witness::Witness;
 use serde::Deserialize;
 
 /// What could be read, or why not.
@@ -32,6 +33,8 @@ pub struct States {
     pub file: Read<String>,
     /// The servers of the running HAProxy.
     pub servers: Read<Vec<Server>>,
+    /// What its health checks say.
+    pub witness: Read<Witness>,
     /// What it would take to make the running HAProxy match the file.
     pub plan: Read<Plan>,
 }
@@ -131,6 +134,7 @@ impl States {
             rendered,
             file: read_text(config).map_err(|error| format!("read {}: {error}", config.display())),
             servers: servers(&options.process),
+            witness: haproxy::witness(&options.process).map_err(told),
             plan: plan_file(&options.process).map_err(told).and_then(|plan| plan.ok_or_else(|| Applied::NotRunning.to_string())),
         }
     }

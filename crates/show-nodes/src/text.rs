@@ -24,7 +24,8 @@ pub fn all(view: &View, style: Style) -> String {
         let sessions = row.sessions();
         format!("{}: has left, {sessions} session{} to finish\n", printable(&row.name), if sessions == 1 { "" } else { "s" })
     });
-    let mut notes: Vec<String> = leaving.collect();
+    let kept = rows.iter().filter_map(|row| Some(format!("{}: {}\n", printable(&row.name), row.kept.as_ref()?)));
+    let mut notes: Vec<String> = leaving.chain(kept).collect();
     notes.extend(view.drift.iter().map(|drift| style.paint(Colour::Red, &told(drift)) + "\n"));
     notes.extend(view.states.unreadable().iter().map(|state| style.paint(Colour::Red, &cannot_read(*state)) + "\n"));
     if !notes.is_empty() {
@@ -149,6 +150,9 @@ fn where_it_is(row: &Row, unknown: &[&str], line: &mut impl FnMut(&str, &str)) {
     let mut known = |head: &str, state: &str, what: &str| line(head, if unknown.contains(&state) { "not known" } else { what });
     let yes = |yes: bool| if yes { "yes" } else { "no" };
     known("member", "members", row.member.as_deref().unwrap_or("no"));
+    if let Some(kept) = &row.kept {
+        known("", "members", kept);
+    }
     known("registry", "registry", yes(row.in_registry));
     known("file", "file", yes(row.in_file));
     if row.servers.is_empty() {

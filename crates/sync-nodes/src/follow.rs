@@ -1,20 +1,25 @@
 //! The service: syncs at every hint, and periodically without one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lb_core::members::MemberList;
+use lb_core::members::{Gone, MemberList};
+use lb_core::node::NodeName;
 use lb_core::os::atomic_file::{remove_if_exists, replace};
-use lb_core::registry::reconcile::Absent;
+use lb_core::registry::reconcile::Kept;
 use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool, deadline};
 
 use crate::SyncNodes;
 use crate::hints::{Hint, Hints};
+use crate::leaves::Leaves;
 
 /// Maximum time before a failed sync is retried, as the cause may be gone.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum time until the next sync while a node is kept although the member list says otherwise, or is about to leave.
+const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum pause between two syncs in a burst of hints.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// Time for the local agent to start.
@@ -25,7 +30,7 @@ const BURST_GAP: Duration = Duration::from_secs(1);
 /// Syncs forever. Errors are logged when they are new, and the sync is retried.
 pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut hints = Hints::new(&tool.options.process.master_socket, reporter);
-    let mut alone = Alone::default();
+    let mut rounds = Rounds { tool, reporter, leaves: Leaves::default(), kept: BTreeMap::new() };
     let blind = Blind::new(&tool.options.process.master_socket);
     let mut trouble = Trouble::default();
     let mut pace = Pace::default();
@@ -36,39 +41,41 @@ pub(crate) fn follow(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     let mut cause = "start";
     loop {
         deadline.reset();
-        let result = round(tool, &mut alone, &blind, cause, reporter);
-        let every = if result.is_ok() { *tool.every } else { RETRY_INTERVAL.min(*tool.every) };
-        trouble.note(result, reporter);
-        let hint = hints.wait(every)?;
+        let list = tool.list();
+        blind.note(&list);
+        let result = list.and_then(|list| rounds.sync(&list, cause));
+        let limit = result.as_ref().map_or(RETRY_INTERVAL, |limit| *limit);
+        trouble.note(result.map(drop), reporter);
+        let hint = hints.wait(limit.min(*tool.every))?;
         cause = hint.map_or("timer", Hint::cause);
         // The next round sees whatever arrives during the pause.
         hints.gather(pace.pause(hint))?;
     }
 }
 
-fn round(tool: &SyncNodes, alone: &mut Alone, blind: &Blind, cause: &str, reporter: &Reporter) -> Result<()> {
-    let list = tool.list();
-    blind.note(&list);
-    let list = list?;
-    let absent = alone.absent(&list, *tool.grace);
-    tool.apply(&list, absent, cause, reporter)?;
-    Ok(())
+/// What one round passes on to the next.
+struct Rounds<'a> {
+    tool: &'a SyncNodes,
+    reporter: &'a Reporter,
+    leaves: Leaves,
+    /// Nodes that the last round kept although the member list says otherwise.
+    kept: BTreeMap<NodeName, Kept>,
 }
 
-/// How long the agent has known no other member.
-#[derive(Default)]
-struct Alone {
-    since: Option<Instant>,
-}
-
-impl Alone {
-    fn absent(&mut self, list: &MemberList, grace: Duration) -> Absent {
-        if list.alive > 1 {
-            self.since = None;
-            return Absent::Remove;
+impl Rounds<'_> {
+    /// Syncs, and returns how long this can be left alone.
+    fn sync(&mut self, list: &MemberList, cause: &str) -> Result<Duration> {
+        let doubted = self.leaves.note(list, Instant::now());
+        let synced = self.tool.apply(list, &doubted, cause, self.reporter)?;
+        for name in self.kept.keys().filter(|name| !synced.kept.contains_key(*name)) {
+            if list.nodes.contains_key(name) && !synced.change.registered.contains(name) {
+                self.reporter.log(format_args!("{name} is confirmed by gossip again"));
+            }
         }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() < grace { Absent::KeepWhenAlone } else { Absent::Remove }
+        self.kept = synced.kept;
+        // The agent does not report that a health check fails, nor that a member does not leave after all.
+        let is_open = !self.kept.is_empty() || list.gone.values().any(|gone| *gone == Gone::Leaving);
+        Ok(if is_open { OPEN_INTERVAL } else { *self.tool.every })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `sync-nodes`: makes the registry match the member list, then publishes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use lb_core::publish::PublishOptions;
 use lb_core::publish::lock::Lock;
 use lb_core::publish::publish;
 use lb_core::publish::stats::record_sync;
-use lb_core::registry::reconcile::{Absent, Change, reconcile};
+use lb_core::registry::reconcile::{Change, Judge, Kept, reconcile};
 use lb_core::tool::RunOptions;
 use lb_core::tool::handler::over_limit;
 use lb_core::tool::reporter::{REJECTED, Reporter};
@@ -26,8 +26,9 @@ use lb_core::tool::{Exit, Tool, after_help};
 
 mod follow;
 mod hints;
+mod leaves;
 
-/// Maximum number of rejected members logged one by one.
+/// Maximum number of rejected members, or of kept nodes, logged one by one.
 const MAX_LOGGED: usize = 100;
 
 const EXAMPLES: &str = "  docker exec ha sync-nodes
@@ -37,9 +38,8 @@ const EXAMPLES: &str = "  docker exec ha sync-nodes
 /// Make the registry match the member list and publish.
 ///
 /// Registers every alive member with the role and unregisters everything else, then renders haproxy.cfg and updates the
-/// running HAProxy. Writes only what differs. Without a member list, the registry is left as it is. Nodes missing from
-/// the list are kept while the agent knows no other member, because an agent that has just started has not heard of the
-/// others yet.
+/// running HAProxy. Writes only what differs. Without a member list, the registry is left as it is. A node that has failed
+/// in gossip, or is missing from it, is kept while HAProxy's health check reaches it.
 #[derive(Debug, Parser)]
 #[command(name = "sync-nodes", version, after_help = after_help(EXAMPLES))]
 pub struct SyncNodes {
@@ -52,9 +52,6 @@ pub struct SyncNodes {
     /// Maximum interval between two syncs of --follow
     #[arg(long, env = "SYNC_EVERY", value_name = "TIME", default_value = "10s")]
     every: humantime::Duration,
-    /// How long --follow keeps nodes missing from the list while the agent knows no other member
-    #[arg(long, env = "SYNC_GRACE", value_name = "TIME", default_value = "30s")]
-    grace: humantime::Duration,
     /// Retry for this long while there is not a member list
     #[arg(long, value_name = "TIME", default_value = "0s", conflicts_with = "follow")]
     wait: humantime::Duration,
@@ -87,9 +84,16 @@ pub fn run(tool: &SyncNodes, reporter: &Reporter) -> Result<Exit> {
     if tool.follow {
         return follow::follow(tool, reporter);
     }
-    let absent = if tool.from.is_some() { Absent::Remove } else { Absent::KeepWhenAlone };
     let list = tool.list_within(*tool.wait)?;
-    tool.apply(&list, absent, &tool.run_options.cause(), reporter)
+    Ok(tool.apply(&list, &BTreeSet::new(), &tool.run_options.cause(), reporter)?.exit)
+}
+
+/// What a sync has done.
+struct Synced {
+    exit: Exit,
+    /// Nodes that were kept although the member list says otherwise.
+    kept: BTreeMap<NodeName, Kept>,
+    change: Change,
 }
 
 impl SyncNodes {
@@ -122,40 +126,39 @@ impl SyncNodes {
         Ok(list)
     }
 
-    /// Makes registry, file and process follow the list.
-    fn apply(&self, list: &MemberList, absent: Absent, cause: &str, reporter: &Reporter) -> Result<Exit> {
+    /// Makes registry, file and process follow the list. A list that was given by hand is taken at its word; otherwise
+    /// `doubted` are the nodes that are not taken at theirs.
+    fn apply(&self, list: &MemberList, doubted: &BTreeSet<NodeName>, cause: &str, reporter: &Reporter) -> Result<Synced> {
         let lock = Lock::take(&self.options.process.config)?;
         let mut rejected = false;
-        let mut arrived = BTreeSet::new();
-        let published = publish(&self.options, &lock, |registry| {
-            let change = reconcile(registry, list, absent, self.role.max_nodes)?;
-            rejected = self.log(&change, list, reporter);
-            arrived = change.arrived;
+        let (mut kept, mut change) = (BTreeMap::new(), Change::default());
+        let published = publish(&self.options, &lock, |registry, haproxy| {
+            if self.from.is_none() {
+                let judge = Judge { list, doubted, port: self.options.render.port };
+                kept = judge.kept(registry, || haproxy.witness())?;
+            }
+            change = reconcile(registry, list, &kept, self.role.max_nodes)?;
+            rejected = self.log(&change, &kept, list, reporter);
             Ok(())
         })?;
         reporter.published(&published, cause);
         record_sync(&self.options.process.master_socket);
         drop(lock);
-        name_containers(&arrived, list, reporter);
-        Ok(if rejected || !published.excluded.is_empty() { Exit::Rejected } else { Exit::Done })
+        name_containers(&change.arrived, list, reporter);
+        let exit = if rejected || !published.excluded.is_empty() { Exit::Rejected } else { Exit::Done };
+        Ok(Synced { exit, kept, change })
     }
 
-    /// Logs what changed and what was rejected; returns whether anything was rejected.
-    fn log(&self, change: &Change, list: &MemberList, reporter: &Reporter) -> bool {
-        let mut rejected: BTreeSet<_> = list
-            .rejected
-            .iter()
-            .take(MAX_LOGGED)
-            .map(|(name, reason)| format!("member {}{REJECTED}{reason}", Quoted(name)))
-            .collect();
-        if list.rejected.len() > MAX_LOGGED {
-            rejected.insert(format!("{} more members rejected", list.rejected.len() - MAX_LOGGED));
-        }
+    /// Logs what changed, and what was kept or rejected; returns whether anything was rejected.
+    fn log(&self, change: &Change, kept: &BTreeMap<NodeName, Kept>, list: &MemberList, reporter: &Reporter) -> bool {
+        let reason = |(name, reason): &(String, _)| format!("member {}{REJECTED}{reason}", Quoted(name));
+        let mut rejected = first(&list.rejected, reason, "members rejected");
         if change.over_limit > 0 {
             rejected.insert(over_limit(change.over_limit, self.role.max_nodes));
         }
         let is_rejected = !rejected.is_empty();
         reporter.log_new("members", rejected);
+        reporter.log_new("kept", first(kept, |(name, why)| format!("{name} {why}"), "nodes kept"));
         for node in change.registered.iter().filter_map(|name| list.nodes.get(name)) {
             reporter.registered(node);
         }
@@ -164,6 +167,17 @@ impl SyncNodes {
         }
         is_rejected
     }
+}
+
+/// A line for each of the first [`MAX_LOGGED`], and one that counts the others.
+fn first<T>(
+    all: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+    line: impl Fn(T) -> String,
+    what: &str,
+) -> BTreeSet<String> {
+    let all = all.into_iter();
+    let more = all.len().saturating_sub(MAX_LOGGED);
+    all.take(MAX_LOGGED).map(line).chain((more > 0).then(|| format!("{more} more {what}"))).collect()
 }
 
 /// Logs the containers of new nodes, because Docker forgets the name of a container once it is gone.

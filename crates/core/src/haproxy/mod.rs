@@ -19,6 +19,7 @@ mod session;
 mod state;
 
 pub use check::check;
+pub use observe::{Observation, witness};
 pub use options::ProcessOptions;
 use session::Connection;
 pub use session::{EarlySession, Session, current_worker};

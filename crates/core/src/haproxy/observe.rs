@@ -7,19 +7,24 @@ use std::collections::BTreeMap;
 
 use nix::unistd::getppid;
 
+use crate::config::Config;
 use crate::haproxy::ProcessOptions;
 use crate::haproxy::last_applied::{LastApplied, ProcessId, RecordedFor, record_path};
-use crate::haproxy::{self, EarlySession, HaproxyError, Session};
+use crate::haproxy::{self, EarlySession, HaproxyError, Session, parse_servers};
 use crate::os::atomic_file::remove_if_exists;
+use crate::os::read_file::read_text;
+use crate::registry::witness::{Health, Witness};
 
 /// The command that lists the servers of a worker.
 pub(crate) const SERVERS: &str = "show servers state";
 
 /// An observation under way.
-pub(crate) struct Observation<'a> {
+pub struct Observation<'a> {
     options: &'a ProcessOptions,
     record: Option<(RecordedFor, LastApplied)>,
     early: Option<EarlySession>,
+    /// The answer to [`SERVERS`] once it is there: the worker's, or `None` if HAProxy is not running.
+    answer: Option<Option<(Session, String)>>,
 }
 
 /// The observed process.
@@ -42,20 +47,47 @@ impl<'a> Observation<'a> {
             Some((RecordedFor::Worker(worker), _)) => EarlySession::ask(&options.admin_socket, *worker, SERVERS),
             _ => None,
         };
-        Self { options, record, early }
+        Self { options, record, early, answer: None }
+    }
+
+    /// What HAProxy's health checks say. About a server of the configuration file that the process does not have, it is not
+    /// known.
+    ///
+    /// # Errors
+    /// [`HaproxyError`] if HAProxy does not answer, or says something else.
+    pub fn witness(&mut self) -> Result<Witness, HaproxyError> {
+        let answer = self.answer()?;
+        let witness = answer.as_ref().map_or_else(|| Ok(Witness::absent()), |(session, servers)| self.checked(session, servers));
+        self.answer = Some(answer);
+        witness
+    }
+
+    fn checked(&self, session: &Session, servers: &str) -> Result<Witness, HaproxyError> {
+        let servers = parse_servers(servers).ok_or_else(|| session.unexpected(SERVERS))?;
+        let found = servers.values().filter_map(|server| Some(((server.address?, server.port), server.health()?)));
+        let file = read_text(&self.options.config).unwrap_or_default();
+        let missing = Config::parse(&file).servers.into_iter().filter(|(key, _)| !servers.contains_key(key));
+        let missing = missing.filter_map(|(_, line)| Some((line.endpoint?, Health::Pending)));
+        Ok(Witness::new(found.chain(missing)))
+    }
+
+    /// Waits for the answer, unless it is there; `None` if HAProxy is not running.
+    fn answer(&mut self) -> Result<Option<(Session, String)>, HaproxyError> {
+        if let Some(answer) = self.answer.take() {
+            return Ok(answer);
+        }
+        if let Some(answer) = self.early.take().and_then(EarlySession::answer) {
+            return Ok(Some(answer));
+        }
+        let found = haproxy::find(&self.options.master_socket, &self.options.admin_socket)?;
+        let Some(mut session) = found else { return Ok(None) };
+        let servers = session.ask(SERVERS)?;
+        Ok(Some((session, servers)))
     }
 
     /// Waits for the answer; `None` if HAProxy is not running. `file` is the text of the configuration file.
-    pub(crate) fn end(self, file: Option<&str>) -> Result<Option<Process>, HaproxyError> {
-        let (session, servers) = match self.early.and_then(EarlySession::answer) {
-            Some(answer) => answer,
-            None => {
-                let found = haproxy::find(&self.options.master_socket, &self.options.admin_socket)?;
-                let Some(mut session) = found else { return Ok(None) };
-                let servers = session.ask(SERVERS)?;
-                (session, servers)
-            }
-        };
+    pub(crate) fn end(mut self, file: Option<&str>) -> Result<Option<Process>, HaproxyError> {
+        let Some((session, servers)) = self.answer()? else { return Ok(None) };
         let record = self.record.filter(|(recorded_for, last_applied)| match recorded_for {
             // The file may have been edited by hand before HAProxy read it.
             RecordedFor::Master(_) if file != Some(&last_applied.text) => false,
@@ -64,6 +96,14 @@ impl<'a> Observation<'a> {
         let is_recorded = matches!(record, Some((RecordedFor::Worker(_), _)));
         Ok(Some(Process { session, servers, last_applied: record.map(|(_, last_applied)| last_applied), is_recorded }))
     }
+}
+
+/// What the running HAProxy's health checks say.
+///
+/// # Errors
+/// [`HaproxyError`] if HAProxy does not answer, or says something else.
+pub fn witness(options: &ProcessOptions) -> Result<Witness, HaproxyError> {
+    Observation::begin(options).witness()
 }
 
 /// Records what a master that is about to start will read: the parent of this process, which becomes HAProxy by `exec`.

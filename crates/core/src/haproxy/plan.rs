@@ -223,9 +223,11 @@ mod tests {
 
     /// `name address port admin_state weight check_state`
     fn actual(servers: &[(&str, &str, u16, u32, u32, u32)]) -> String {
-        let mut text = "1\n# be_name srv_name srv_addr srv_port srv_admin_state srv_uweight srv_check_state\n".to_owned();
+        let head =
+            "1\n# be_name srv_name srv_addr srv_port srv_admin_state srv_uweight srv_check_state srv_op_state srv_check_status\n";
+        let mut text = head.to_owned();
         for (name, address, port, admin, weight, check) in servers {
-            text.push_str(&format!("nodes {name} {address} {port} {admin} {weight} {check}\n"));
+            text.push_str(&format!("nodes {name} {address} {port} {admin} {weight} {check} 2 15\n"));
         }
         text
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::ServerKey;
+use crate::registry::witness::Health;
 
 /// Bits of `srv_admin_state` that are only set by commands: forced maintenance and forced drain
 /// (HAProxy 3.0, `include/haproxy/server-t.h`).
@@ -12,6 +13,11 @@ const FORCED: u32 = 0x01 | 0x08;
 const MAINTENANCE: u32 = 0x01;
 /// Bit of `srv_check_state`: health checks are enabled.
 const CHECKED: u32 = 0x04;
+/// Value of `srv_op_state`: the server is down.
+const STOPPED: u32 = 0;
+/// Values of `srv_check_status` up to this one mean that no check has ended since HAProxy started the server, or that it was
+/// marked down because of failed requests (HAProxy 3.0, `include/haproxy/check-t.h`).
+const LAST_WITHOUT_CHECK: u32 = 3;
 
 /// The current state of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +32,10 @@ pub struct Server {
     admin_state: u32,
     /// Value of `srv_check_state`.
     check_state: u32,
+    /// Value of `srv_op_state`.
+    op_state: u32,
+    /// Value of `srv_check_status`.
+    check_status: u32,
 }
 
 impl Server {
@@ -46,10 +56,33 @@ impl Server {
     pub fn is_checked(&self) -> bool {
         self.check_state & CHECKED != 0
     }
+
+    /// What its health checks say; `None` if it has none, or they are paused by maintenance.
+    #[must_use]
+    pub fn health(&self) -> Option<Health> {
+        if !self.is_checked() || self.is_in_maintenance() {
+            return None;
+        }
+        Some(match (self.op_state, self.check_status) {
+            (_, ..=LAST_WITHOUT_CHECK) => Health::Pending,
+            (STOPPED, _) => Health::Fails,
+            _ => Health::Passes,
+        })
+    }
 }
 
 /// Names of the columns that are read, in the order used by [`parse_line`].
-const COLUMNS: [&str; 7] = ["be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state", "srv_check_state"];
+const COLUMNS: [&str; 9] = [
+    "be_name",
+    "srv_name",
+    "srv_addr",
+    "srv_port",
+    "srv_uweight",
+    "srv_admin_state",
+    "srv_check_state",
+    "srv_op_state",
+    "srv_check_status",
+];
 
 /// Parses the answer to `show servers state`; `None` if it is not one. Columns are found by name.
 #[must_use]
@@ -71,13 +104,15 @@ fn parse_line(line: &str, wanted: &[Option<usize>]) -> Option<(ServerKey, Server
             *place = Some(word);
         }
     }
-    let [backend, server, address, port, weight, admin_state, check_state] = words;
+    let [backend, server, address, port, weight, admin_state, check_state, op_state, check_status] = words;
     let server_state = Server {
         address: address?.parse().ok(),
         port: port?.parse().ok()?,
         weight: weight?.parse().ok()?,
         admin_state: admin_state?.parse().ok()?,
         check_state: check_state?.parse().ok()?,
+        op_state: op_state?.parse().ok()?,
+        check_status: check_status?.parse().ok()?,
     };
     Some((ServerKey::new(backend?, server?), server_state))
 }
@@ -100,6 +135,32 @@ mod tests {
         assert!(server.is_forced() && server.is_in_maintenance() && server.is_checked());
         let (_, server) = &servers[1];
         assert!(server.address.is_none() && !server.is_forced() && !server.is_checked());
+    }
+
+    #[test]
+    fn what_the_checks_say_is_told_from_what_is_not_known() {
+        // As HAProxy 2.6 and 3.0 print it: op_state, admin_state, check_status, check_state.
+        for (op, admin, status, state, health) in [
+            (2, 0, 15, 6, Some(Health::Passes)),
+            // A check is under way.
+            (2, 0, 15, 7, Some(Health::Passes)),
+            // One has failed, and it takes two.
+            (2, 0, 12, 6, Some(Health::Passes)),
+            (0, 0, 12, 6, Some(Health::Fails)),
+            (0, 0, 8, 7, Some(Health::Fails)),
+            // It has just started.
+            (2, 0, 1, 6, Some(Health::Pending)),
+            // It was marked down because of failed requests.
+            (0, 0, 3, 6, Some(Health::Pending)),
+            // It has no checks; they are disabled; it is in maintenance.
+            (2, 0, 1, 0, None),
+            (2, 0, 15, 2, None),
+            (0, 1, 15, 14, None),
+        ] {
+            let line = format!("{HEADER}3 nodes 1 s1 127.0.0.1 {op} {admin} 1 1 0 {status} 0 0 {state} 0 0 0 - 80 - 0 0 - - 0\n");
+            let servers = parse_servers(&line).unwrap();
+            assert_eq!(servers.values().next().unwrap().health(), health, "{line}");
+        }
     }
 
     #[test]

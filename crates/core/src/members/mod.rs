@@ -1,6 +1,6 @@
 //! The members of the Serf cluster: the member list, event lines, and which members are nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
@@ -20,14 +20,25 @@ pub use options::RoleOptions;
 pub struct MemberList {
     /// The alive nodes, by name.
     pub nodes: BTreeMap<NodeName, Node>,
-    /// Names of members of any role that are listed, but not alive: leaving, left or failed.
-    pub gone: BTreeSet<NodeName>,
+    /// Members that are listed but are no nodes now, with the reason.
+    pub gone: BTreeMap<NodeName, Gone>,
     /// Alive members with the role of a node that cannot be one, with the reason.
     pub rejected: Vec<(String, NodeError)>,
     /// Number of all members, whatever their state.
     pub members: usize,
     /// Number of alive members of any role, including the agent itself.
     pub alive: usize,
+}
+
+/// Why a listed member is no node now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// It says that it is about to leave.
+    Leaving,
+    /// It said so: it has left, or is alive with a role that takes no traffic.
+    Left,
+    /// The other members do not reach it.
+    Failed,
 }
 
 /// A member as the agent lists it. Nothing in it is checked.
@@ -79,7 +90,12 @@ impl MemberList {
 
     fn add(&mut self, entry: &Member, admission: &Admission) {
         if entry.status != "alive" {
-            self.gone.extend(entry.name.parse());
+            let gone = match entry.status.as_str() {
+                "leaving" => Gone::Leaving,
+                "left" => Gone::Left,
+                _ => Gone::Failed,
+            };
+            self.add_gone(entry, gone);
             return;
         }
         self.alive += 1;
@@ -87,9 +103,14 @@ impl MemberList {
         let tags = entry.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         match admission.admit(&entry.name, &entry.address, role, tags) {
             Ok(Some(node)) => drop(self.nodes.insert(node.name.clone(), node)),
-            Ok(None) => {}
+            Ok(None) => self.add_gone(entry, Gone::Left),
             Err(error) => self.rejected.push((entry.name.clone(), error)),
         }
+    }
+
+    /// A name that no node can have is in no registry.
+    fn add_gone(&mut self, entry: &Member, gone: Gone) {
+        self.gone.extend(entry.name.parse().map(|name| (name, gone)));
     }
 }
 
@@ -119,7 +140,8 @@ mod tests {
         );
         let nodes: Vec<_> = list.nodes.values().map(ToString::to_string).collect();
         assert_eq!(nodes, ["s1 172.18.0.3", "s2 fd00::3 port=8080"]);
-        assert_eq!(list.gone.iter().map(NodeName::as_str).collect::<Vec<_>>(), ["s3", "s4"]);
+        let gone: Vec<_> = list.gone.iter().map(|(name, gone)| (name.as_str(), *gone)).collect();
+        assert_eq!(gone, [("ha", Gone::Left), ("s3", Gone::Left), ("s4", Gone::Failed)]);
         assert_eq!(list.alive, 3);
     }
 

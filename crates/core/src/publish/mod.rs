@@ -8,9 +8,9 @@ use crate::config::template::{RenderError, RenderOptions};
 use crate::config::{Config, ServerKey};
 use crate::haproxy::ProcessOptions;
 use crate::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
-use crate::haproxy::observe::{Observation, Process, SERVERS, discard_start, record_start};
+use crate::haproxy::observe::{Process, SERVERS, discard_start, record_start};
 use crate::haproxy::plan::{Action, Command, Plan, plan};
-use crate::haproxy::{self, HaproxyError, Session, parse_servers};
+use crate::haproxy::{self, HaproxyError, Observation, Session, parse_servers};
 use crate::os::atomic_file::{Staged, TEMP_NAME, remove_if_exists, replace};
 use crate::os::command::ProgramError;
 use crate::registry::{Registry, RegistryError};
@@ -69,7 +69,7 @@ pub enum PublishError {
 }
 
 /// Reads the registry, changes it, renders it, replaces the file if it changes, and makes the running HAProxy equal to it.
-/// Nodes that would make HAProxy reject the configuration are excluded. When anything fails, the last good file and process
+/// `change` may ask the observed HAProxy whom it reaches. Nodes that would make HAProxy reject the configuration are excluded. When anything fails, the last good file and process
 /// stay. The caller holds the lock.
 ///
 /// # Errors
@@ -77,7 +77,7 @@ pub enum PublishError {
 pub fn publish(
     options: &PublishOptions,
     _lock: &Lock,
-    change: impl FnOnce(&mut Registry) -> Result<(), RegistryError>,
+    change: impl FnOnce(&mut Registry, &mut Observation) -> Result<(), PublishError>,
 ) -> Result<Outcome, PublishError> {
     let mut publisher = Publisher::new(&options.process);
     let result = publisher.publish(&options.render, change);
@@ -134,12 +134,12 @@ impl<'a> Publisher<'a> {
     fn publish(
         &mut self,
         options: &RenderOptions,
-        change: impl FnOnce(&mut Registry) -> Result<(), RegistryError>,
+        change: impl FnOnce(&mut Registry, &mut Observation) -> Result<(), PublishError>,
     ) -> Result<Outcome, PublishError> {
         // HAProxy prepares its answer while the registry is read.
-        let observation = Observation::begin(self.options);
+        let mut observation = Observation::begin(self.options);
         let mut registry = Registry::read(&options.nodes_dir)?;
-        change(&mut registry)?;
+        change(&mut registry, &mut observation)?;
         let mut candidate = Candidate::of(registry, options, BTreeMap::new())?;
         let mut target = Target::new(self.options, candidate.text()?)?;
         self.timings.lap("render");

@@ -17,6 +17,7 @@ use crate::os::escape::Quoted;
 use crate::os::permissions::check_path;
 
 pub mod reconcile;
+pub mod witness;
 
 /// Maximum size of a node file in bytes; the longest valid line has about 240.
 const MAX_SIZE: usize = 1024;

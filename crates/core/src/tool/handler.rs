@@ -125,12 +125,12 @@ pub fn handle(event: Event, options: &HandlerOptions, reporter: &Reporter) -> Re
         return Ok(handler.exit());
     }
     let published = Lock::take(&process.config).map_err(PublishError::from).and_then(|lock| {
-        publish(&options.publish, &lock, |registry| {
+        publish(&options.publish, &lock, |registry, _| {
             changes = handler.admit(mem::take(&mut changes), registry);
             let mut applied = 0;
             let result = changes.iter().try_for_each(|change| change.apply(registry).map(|()| applied += 1));
             handler.log(changes.drain(..applied).as_slice(), true);
-            result
+            Ok(result?)
         })
     });
     // If the registry could not be changed, the log still has what else the event was about.

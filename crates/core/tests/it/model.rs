@@ -69,6 +69,8 @@ struct Server {
     maintenance: bool,
     drain: bool,
     checked: bool,
+    /// Whether its health checks fail.
+    down: bool,
 }
 
 impl Server {
@@ -77,7 +79,7 @@ impl Server {
         let (address, port) = resolve(address)?;
         // The weight of the file is no more than that at the start.
         let (weight, maintenance, checked) = (mem::take(&mut options.weight), options.disabled, options.check);
-        Some(Self { options, address, port, weight, maintenance, drain: false, checked })
+        Some(Self { options, address, port, weight, maintenance, drain: false, checked, down: false })
     }
 }
 
@@ -157,15 +159,24 @@ impl Haproxy {
         }
     }
 
+    /// Lets the health checks of a server fail, or pass again.
+    pub fn set_down(&mut self, server: &str, down: bool) {
+        self.servers.get_mut(server).expect("a server").down = down;
+    }
+
     /// The answer to `show servers state`, with the columns that are read.
     pub fn show(&self) -> String {
-        let mut answer = "1\n# be_name srv_name srv_addr srv_port srv_uweight srv_admin_state srv_check_state".to_owned();
+        let mut answer = "1\n# be_name srv_name srv_op_state srv_addr srv_port srv_uweight srv_admin_state srv_check_status \
+            srv_check_state"
+            .to_owned();
         for (key, server) in &self.servers {
             let (backend, name) = key.split_once('/').expect("a key");
             let admin = u8::from(server.maintenance) | (u8::from(server.drain) << 3);
             let check = 2 | (u8::from(server.checked) << 2);
             let Server { address, port, weight, .. } = server;
-            write!(answer, "\n{backend} {name} {address} {port} {weight} {admin} {check}").expect("memory");
+            // Up or stopped; the last check has passed on layer 7, or has found nobody.
+            let (state, status) = if server.down { (0, 8) } else { (if server.maintenance { 0 } else { 2 }, 15) };
+            write!(answer, "\n{backend} {name} {state} {address} {port} {weight} {admin} {status} {check}").expect("memory");
         }
         answer
     }

@@ -1,13 +1,14 @@
 //! Syncing makes the registry equal to the member list, from anywhere, in one go, whatever the order of the members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use lb_core::members::MemberList;
 use lb_core::members::admission::Admission;
-use lb_core::node::{Node, NodeName};
+use lb_core::members::{Gone, MemberList};
+use lb_core::node::{Node, NodeName, Port};
 use lb_core::registry::Registry;
-use lb_core::registry::reconcile::{Absent, Change, reconcile};
+use lb_core::registry::reconcile::{Change, Judge, Kept, reconcile};
+use lb_core::registry::witness::{Health, Witness};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -60,6 +61,25 @@ fn files(directory: &tempfile::TempDir) -> BTreeMap<String, String> {
     visible.map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())).collect()
 }
 
+fn port() -> Port {
+    "3000".parse().unwrap()
+}
+
+/// What HAProxy says about a node, if it checks it.
+fn health() -> impl Strategy<Value = Option<Health>> {
+    select(&[Some(Health::Passes), Some(Health::Passes), Some(Health::Fails), Some(Health::Pending), None][..])
+}
+
+/// A running HAProxy that says this about the nodes.
+fn witness(nodes: &BTreeMap<NodeName, Node>, health: &[Option<Health>]) -> Witness {
+    Witness::new(nodes.values().zip(health).filter_map(|(node, health)| Some((node.endpoint(port()), (*health)?))))
+}
+
+fn kept(registry: &Registry, list: &MemberList, witness: &Witness) -> BTreeMap<NodeName, Kept> {
+    let judge = Judge { list, doubted: &BTreeSet::new(), port: port() };
+    judge.kept(registry, || Ok::<_, ()>(witness.clone())).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -68,17 +88,16 @@ proptest! {
         (members, shuffled) in cluster(),
         before in any::nodes(0..6),
         junk in vec(any::name(), 0..3),
-        absent in select(&[Absent::Remove, Absent::KeepWhenAlone][..]),
+        health in vec(health(), 6),
     ) {
         let list = list(&members);
         let (directory, mut registry) = registry(&before, &junk);
-        let change = reconcile(&mut registry, &list, absent, 100).unwrap();
+        let witness = witness(&before, &health);
+        let kept = kept(&registry, &list, &witness);
+        let change = reconcile(&mut registry, &list, &kept, 100).unwrap();
 
         let mut expected = list.nodes.clone();
-        if absent == Absent::KeepWhenAlone && list.alive <= 1 {
-            let kept = before.into_iter().filter(|(name, _)| !list.gone.contains(name) && !list.nodes.contains_key(name));
-            expected.extend(kept);
-        }
+        expected.extend(before.into_iter().filter(|(name, _)| kept.contains_key(name)));
         let after = files(&directory);
         let lines = expected.values().map(|node| (node.name.to_string(), format!("{node}\n")));
         prop_assert_eq!(&after, &lines.collect());
@@ -87,10 +106,32 @@ proptest! {
 
         // Again, and in another order: nothing more to do.
         for members in [&members, &shuffled] {
-            let mut registry = Registry::read(directory.path()).unwrap();
-            let change = reconcile(&mut registry, &self::list(members), absent, 100).unwrap();
+            let (list, mut registry) = (self::list(members), Registry::read(directory.path()).unwrap());
+            let kept = self::kept(&registry, &list, &witness);
+            let change = reconcile(&mut registry, &list, &kept, 100).unwrap();
             prop_assert_eq!((change.registered.len(), change.unregistered.len()), (0, 0), "{:?}", change);
             prop_assert_eq!(&files(&directory), &after);
+        }
+    }
+
+    #[test]
+    fn who_answers_goes_only_by_its_own_word(
+        (members, _) in cluster(),
+        before in any::nodes(0..6),
+        health in vec(health(), 6),
+    ) {
+        let (list, witness) = (list(&members), witness(&before, &health));
+        let (_directory, registry) = registry(&before, &[]);
+        let kept = kept(&registry, &list, &witness);
+        for (name, node) in &before {
+            let health = witness.health(node.endpoint(port()));
+            let is_confirmed = list.nodes.get(name).is_some_and(|member| member.address == node.address);
+            prop_assert!(!kept.contains_key(name) || !(is_confirmed || health == Some(Health::Fails)), "{node}: {kept:?}");
+            let has_successor = list.nodes.values().any(|member| member.endpoint(port()) == node.endpoint(port()));
+            let said_so = list.gone.get(name).is_some_and(|gone| *gone != Gone::Failed);
+            if health == Some(Health::Passes) && !is_confirmed && !has_successor && !said_so {
+                prop_assert!(kept.contains_key(name), "{node}: {kept:?}");
+            }
         }
     }
 
@@ -102,11 +143,12 @@ proptest! {
         junk in vec(any::name(), 0..3),
     ) {
         let (mut one, mut other) = (registry(&one, &[]), registry(&other, &junk));
-        reconcile(&mut one.1, &list(&members), Absent::Remove, 100).unwrap();
-        reconcile(&mut other.1, &list(&shuffled), Absent::Remove, 100).unwrap();
+        let nobody = BTreeMap::new();
+        reconcile(&mut one.1, &list(&members), &nobody, 100).unwrap();
+        reconcile(&mut other.1, &list(&shuffled), &nobody, 100).unwrap();
         prop_assert_eq!(files(&one.0), files(&other.0));
         for mut registry in [one.1, Registry::read(one.0.path()).unwrap()] {
-            prop_assert_eq!(reconcile(&mut registry, &list(&shuffled), Absent::Remove, 100).unwrap(), Change::default());
+            prop_assert_eq!(reconcile(&mut registry, &list(&shuffled), &nobody, 100).unwrap(), Change::default());
         }
     }
 }

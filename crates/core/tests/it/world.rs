@@ -107,7 +107,7 @@ impl World {
 
     /// Publishes the registry as it is.
     pub fn publish(&self) -> Result<Outcome, PublishError> {
-        publish::publish(&self.options, &self.lock(), |_| Ok(()))
+        publish::publish(&self.options, &self.lock(), |_, _| Ok(()))
     }
 
     /// The configuration file.

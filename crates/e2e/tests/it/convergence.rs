@@ -51,7 +51,7 @@ impl Driver {
     fn new(seed: u64, look: Look) -> Self {
         let lab = Lab::new(look);
         // When no node is left, a restarted agent is alone and keeps those it does not know, for longer than the 20 s of a check.
-        let balancer = lab.balancer_with("ha", &["-e", "SYNC_GRACE=10s"]);
+        let balancer = lab.balancer("ha");
         Self {
             random: Rng::with_seed(seed),
             lab,

@@ -230,8 +230,12 @@ fn haproxy_that_does_not_run_is_no_error() {
     assert_eq!(code(&output), 0, "{}", errors(&output));
     assert!(balancer.file().contains("s9 127.0.0.9"));
     assert!(balancer.exec(&["reload-ha", "--dry-run"]).contains("HAProxy is not running"));
-    // It reads the file when it starts; the member list knows no s9.
+    // It reads the file when it starts. The member list knows no s9, but that alone takes no node out.
     let _ = balancer.exec(&["s6-svc", "-u", "/var/run/s6/services/ha"]);
+    eventually("HAProxy answers", 15, || balancer.process().map(drop));
+    assert!(balancer.file().contains("s9 127.0.0.9"));
+    // Its health check fails as well.
+    let _ = balancer.exec(&["s6-svc", "-u", "/var/run/s6/services/sync"]);
     balancer.settles_on(&[&nodes[0]], 15);
 }
 

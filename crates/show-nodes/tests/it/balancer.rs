@@ -13,7 +13,7 @@ use lb_core::publish::PublishOptions;
 use lb_core::publish::lock::Lock;
 use lb_core::publish::publish;
 use lb_core::tool::reporter::{Format, Reporter};
-use lb_fixture::{Agent, Background, TEMPLATE, World, eventually};
+use lb_fixture::{Agent, Background, World, eventually};
 
 /// A balancer with its world, agent and HAProxy.
 pub struct Balancer {
@@ -25,14 +25,7 @@ pub struct Balancer {
 impl Balancer {
     /// Starts one that knows these nodes, given by the lines of their files and their agents.
     pub fn start(nodes: &[(&str, &Agent)]) -> Self {
-        let world = World::new();
-        let place = world.path("run").display().to_string();
-        let template = TEMPLATE
-            .replace("/run/haproxy/", &format!("{place}/"))
-            .replace("ipv4@*:9999", &format!("{place}/port-9999.sock"))
-            .replace("bind *:80", &format!("bind unix@{place}/port-80.sock"))
-            .replace("bind *:1936", &format!("bind unix@{place}/port-1936.sock"));
-        world.set_template(&template);
+        let world = World::self_contained();
         let agent = Agent::start("ha", &["role=balancer"]);
         for (line, node) in nodes {
             node.join(&agent);
@@ -97,7 +90,7 @@ fn options(world: &World) -> PublishOptions {
 
 fn publish_in(world: &World, cause: &str) {
     let options = options(world);
-    let published = publish(&options, &Lock::take(&options.process.config).unwrap(), |_| Ok(())).unwrap();
+    let published = publish(&options, &Lock::take(&options.process.config).unwrap(), |_, _| Ok(())).unwrap();
     Reporter::new("sync-nodes", Format::Text, Some(world.log_file()), None).published(&published, cause);
 }
 
@@ -107,13 +100,9 @@ fn session(world: &World) -> haproxy::Session {
 
 /// Starts HAProxy with the file, and records that it has read it, as the services of the image do.
 fn start_haproxy(world: &World) -> Background {
-    let mut command = world.process("haproxy");
-    command.args(["-W", "-db", "-S"]).arg(world.master_socket()).arg("-f").arg(world.config());
-    let mut haproxy = Background::start(&mut command);
-    eventually("HAProxy answers", || {
-        assert!(haproxy.is_running(), "{}", haproxy.said());
-        world.admin_socket().exists()
-            && haproxy::find(&world.master_socket(), &world.admin_socket()).is_ok_and(|found| found.is_some())
+    let haproxy = world.start_haproxy();
+    eventually("the worker is known", || {
+        haproxy::find(&world.master_socket(), &world.admin_socket()).is_ok_and(|found| found.is_some())
     });
     let running = LastApplied { text: fs::read_to_string(world.config()).unwrap(), leaving: BTreeMap::new() };
     running.store(&record_path(&world.master_socket()), RecordedFor::Worker(session(world).worker())).unwrap();

@@ -73,7 +73,7 @@ fn a_flood_of_members_is_refused_in_one_line() {
 fn an_empty_variable_is_one_that_is_not_set() {
     let world = World::new();
     let mut command = world.command(TOOL);
-    for name in ["BACKEND_ROLE", "BACKEND_PORT", "MAX_NODES", "SYNC_EVERY", "SYNC_GRACE", "LOG_CONSOLE"] {
+    for name in ["BACKEND_ROLE", "BACKEND_PORT", "MAX_NODES", "SYNC_EVERY", "LOG_CONSOLE"] {
         command.env(name, "");
     }
     command.args(["--from", "-"]).write_stdin(list(&[HA, S1])).assert().success();
@@ -318,7 +318,7 @@ fn wrong_options_exit_2() {
 #[test]
 fn help_is_complete() {
     let paths = ["NODES_DIR", "HAPROXY_TEMPLATE", "HAPROXY_CFG", "HAPROXY_ADMIN_SOCKET", "HAPROXY_MASTER_SOCKET", "SERF_LOG"];
-    let others = ["BACKEND_ROLE", "BACKEND_PORT", "SYNC_EVERY", "SYNC_GRACE", "NODE_NETWORKS"];
+    let others = ["BACKEND_ROLE", "BACKEND_PORT", "SYNC_EVERY", "NODE_NETWORKS"];
     assert_help(World::new().command(TOOL), &[&paths[..], &others].concat());
 }
 

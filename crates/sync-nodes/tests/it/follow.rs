@@ -112,18 +112,15 @@ fn an_agent_that_starts_later_is_waited_for() {
 }
 
 #[test]
-fn nodes_that_an_agent_alone_does_not_know_are_kept_for_the_time_of_grace() {
+fn nodes_that_an_agent_alone_does_not_know_are_kept() {
     let world = World::new();
     world.register("s1 172.18.0.2");
     let ha = balancer();
-    let patient = follow(&world, &ha.rpc(), &[&OFTEN[..], &["--grace", "1h"]].concat());
+    let _service = follow(&world, &ha.rpc(), &OFTEN);
     eventually_nodes(&world, &["s1"]);
     // It has synced again after this file is back.
     fs::remove_file(world.config()).unwrap();
     eventually_nodes(&world, &["s1"]);
-    drop(patient);
-    let _impatient = follow(&world, &ha.rpc(), &[&OFTEN[..], &["--grace", "300ms"]].concat());
-    eventually_nodes(&world, &[]);
 }
 
 #[test]

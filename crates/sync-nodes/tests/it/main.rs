@@ -5,3 +5,4 @@ mod cli;
 mod follow;
 mod hostile;
 mod registry;
+mod witness;

@@ -39,9 +39,10 @@ fn a_change_of_the_registry_is_published_with_it() {
     let (world, haproxy) = World::running(&[S1]);
     let s2 = "s2 172.18.0.3 port=80 weight=7".parse().unwrap();
     let s1: NodeName = "s1".parse().unwrap();
-    let outcome = publish::publish(&world.options, &world.lock(), |registry| {
+    let outcome = publish::publish(&world.options, &world.lock(), |registry, _| {
         registry.put(&s2)?;
-        registry.remove(&s1).map(drop)
+        registry.remove(&s1)?;
+        Ok(())
     })
     .unwrap();
     assert_eq!(

@@ -9,6 +9,7 @@ use super::world::World;
 mod changes;
 mod failures;
 mod random;
+mod witness;
 
 const S1: &str = "s1 172.18.0.2";
 const S2: &str = "s2 172.18.0.3";
