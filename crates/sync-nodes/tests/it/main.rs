@@ -3,6 +3,7 @@
 mod agent;
 mod cli;
 mod follow;
+mod forged;
 mod hostile;
 mod registry;
 mod witness;
