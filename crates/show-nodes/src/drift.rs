@@ -124,9 +124,7 @@ impl Found {
                 Some(status) => format!("in the registry, but the member is {status}"),
                 None => "in the registry, but no member".to_owned(),
             };
-            let alone = list.alive <= 1;
-            let remedy = if alone { "the agent knows no other member: see `docker logs` and SERF_JOIN" } else { SYNC };
-            self.add(Some(name.as_str()), "registry", what, remedy);
+            self.add(Some(name.as_str()), "registry", what, SYNC);
         }
     }
 

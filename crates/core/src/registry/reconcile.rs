@@ -31,7 +31,7 @@ impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Failed => "failed in gossip, reachable: kept",
-            Self::Absent => "missing from gossip, reachable: kept",
+            Self::Absent => "missing from gossip, not known to be down: kept",
             Self::Left => "left in gossip, reachable: kept until its health check fails",
             Self::Rejected => "rejected, reachable: kept as it was",
             Self::Moved => "at another address in gossip, reachable at the old one: kept there",

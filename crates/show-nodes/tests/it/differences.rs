@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use lb_fixture::{Agent, eventually};
+use lb_fixture::{Agent, Application, eventually};
 
-use crate::balancer::{Balancer, line};
+use crate::balancer::{Balancer, application_of, line};
 
 /// Shows that these lines are all that is told below the table.
 fn assert_told(balancer: &Balancer, expected: &[&str]) {
@@ -135,6 +135,24 @@ fn a_refused_member_is_shown_with_the_reason() {
     let text = String::from_utf8(run.get_output().stdout.clone()).unwrap();
     assert_eq!(text.lines().last(), Some(told), "{text}");
     assert!(text.contains("\n! s2  ") && !text.contains("s3"), "{text}");
+}
+
+#[test]
+fn a_node_that_gossip_has_lost_and_haproxy_reaches_is_no_difference() {
+    let s1 = Agent::start("s1", &["role=backend"]);
+    let application = Application::start_at(application_of(&s1));
+    application.become_ready();
+    let balancer = Balancer::start(&[(&line("s1", s1.address()), &s1)]);
+    let _ = s1.kill();
+    balancer.knows(&["s1", "failed"]);
+    let told = "\n\ns1: failed in gossip, reachable: kept\n";
+    balancer.show().assert().success().stdout(predicates::str::ends_with(told));
+    balancer.show().arg("s1").assert().success().stdout(predicates::str::contains("failed in gossip, reachable: kept\n"));
+    balancer.show().arg("--metrics").assert().success().stdout(predicates::str::contains("\nlb_nodes{state=\"kept\"} 1\n"));
+
+    drop(application);
+    eventually("HAProxy has lost it too", || balancer.command("show stat").contains(",DOWN,"));
+    assert_told(&balancer, &["s1: in the registry, but the member is failed: run sync-nodes"]);
 }
 
 #[test]

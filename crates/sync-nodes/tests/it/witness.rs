@@ -132,7 +132,7 @@ impl Node {
 }
 
 const FAILED: &str = "failed in gossip, reachable: kept";
-const ABSENT: &str = "missing from gossip, reachable: kept";
+const ABSENT: &str = "missing from gossip, not known to be down: kept";
 const LEFT: &str = "left in gossip, reachable: kept until its health check fails";
 const MOVED: &str = "at another address in gossip, reachable at the old one: kept there";
 
