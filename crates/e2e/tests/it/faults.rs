@@ -74,7 +74,11 @@ fn a_reload_that_fails_for_an_address_in_use_keeps_the_old_worker_and_is_tried_a
     let said = failed_sync(&balancer);
     assert!(said.contains("HAProxy failed to reload, the old worker keeps running: ") && said.contains("8081"), "{said}");
     assert_eq!(balancer.worker(), worker);
-    assert_eq!(balancer.exec(&["cat", "/usr/local/etc/haproxy/haproxy.cfg"]), file);
+    // While the service tries it again, HAProxy reads the new file where the old one stood.
+    eventually("the old file is back", BACK, || {
+        let now = balancer.exec(&["cat", "/usr/local/etc/haproxy/haproxy.cfg"]);
+        if now == file { Ok(()) } else { Err(now) }
+    });
     balancer.settles_on(&all, BACK);
     // The service looks at the template every 10 s, and more often after it has failed.
     eventually("the service has met it as well", 20, || {
