@@ -231,7 +231,8 @@ serve() {
     moment 6.3 s1=active_up s2=active_up s3=active_up
 
     say "stopping ${prefix}s1 while it works on a request"
-    ask s1 'slow?seconds=7' &
+    begin_session s1
+    ask 'slow?seconds=7' &
     request=$!
     wait_for 10 "the request" request_runs_on s1
     docker stop "${prefix}s1" >/dev/null &
@@ -245,12 +246,13 @@ serve() {
     run s5 webapp
     moment 6.6 s1=active_up s2=active_up s3=active_up s4=active_up s5=active_up
 
+    begin_session s2
     say "killing ${prefix}s2"
     docker kill "${prefix}s2" >/dev/null
     # HAProxy takes it out at the second request that fails, and answers both from another node.
-    ask s2 '' &
+    ask '' &
     first=$!
-    ask s2 '' &
+    ask '' &
     second=$!
     moment 6.7 s1=active_up s2=active_down s3=active_up s4=active_up s5=active_up
     wait "$first"
@@ -260,8 +262,13 @@ serve() {
 
 another_haproxy() { [ "$(in_ha s6-svstat -o pid /var/run/s6/services/ha)" != "$1" ]; }
 
-# ask NODE PATH: a request of a session that the node has.
-ask() { curl -fs --max-time 20 -o /dev/null --cookie "NODESESSID=$1~evidence" "http://$ha/$2" || die "/$2 of $1 is not answered"; }
+# begin_session NODE: gets a cookie of the node.
+begin_session() { wait_for 10 "a session of $1" is_answered_by "$1"; }
+
+is_answered_by() { curl -fs --max-time 20 --cookie-jar "$work/session" "http://$ha/" | grep -q "\"host\":\"$1\""; }
+
+# ask PATH: a request in the session.
+ask() { curl -fs --max-time 20 -o /dev/null --cookie "$work/session" "http://$ha/$1" || die "/$1 is not answered"; }
 
 request_runs_on() {
     curl -fs --max-time 2 "http://$ha:1936/;csv" | awk -F , -v node="$1" '$1 == "nodes" && $2 == node && $5 > 0 { found = 1 } END { exit !found }'

@@ -25,10 +25,19 @@ defaults
     timeout http-keep-alive 15s
     timeout tunnel 1h
 
-    # A request without an answer is retried on another node.
-    retries 3
+    # A request without an answer is retried on another node, often enough that most nodes may die at once. One that gets none
+    # within `timeout server` is not, because it may just be slow, and would be slow again; nor is one that is answered by an
+    # error, because the client's session is on the node that has answered.
+    retries 10
     option redispatch 1
     retry-on conn-failure empty-response
+    # Requests that wait for a node whose network is gone are retried after a few seconds.
+    option srvtcpka
+    srvtcpka-idle 2s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 2
+    # What clients see when no node can answer. For operators: show-nodes.
+    http-error status 503 content-type text/plain string "The service is unavailable: no server is ready. Please try again in a moment.\n"
     # After a reload, idle client connections are closed after their next response instead of during a request.
     option idle-close-on-response
 
@@ -55,14 +64,15 @@ backend nodes
     # frontend.
     no log
     balance roundrobin
-    # Sticky sessions: HAProxy prefixes the application's own cookie with the node's name.
-    cookie NODESESSID prefix nocache
+    # Sticky sessions: HAProxy prefixes the application's own cookie with a hash of the node's address and port. A session does
+    # not follow a name to another address. The key is no secret, but a new one ends all sessions.
+    cookie NODESESSID prefix nocache dynamic
+    dynamic-cookie-key softengheigvd
     option httpchk GET /health
     # Only retry requests that are safe to repeat.
     http-request disable-l7-retry unless METH_GET
-    http-request return status 503 content-type text/plain lf-string "No node is ready. Start one: docker run -d --network heig --name s1 softengheigvd/webapp\n" if { nbsrv eq 0 }
 {{#each addresses}}
-    server {{host}} {{ip}}:{{port}} weight {{weight}} cookie {{host}} check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down
+    server {{host}} {{ip}}:{{port}} weight {{weight}} check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down
 {{/each}}
 
 listen stats

@@ -13,6 +13,7 @@ mod logs;
 mod losses;
 mod membership;
 mod networks;
+mod outages;
 mod process;
 mod scale;
 mod scenario;

@@ -63,7 +63,11 @@ fn a_leaving_node_is_in_maintenance_while_it_works_and_gone_when_it_is_done() {
     let nodes = ["s1", "s2"].map(|name| lab.node_with(name, &["-e", "DRAIN_TIMEOUT=20"]));
     let [s1, s2] = &nodes;
     balancer.settles_on(&[s1, s2], 20);
-    let cookie = format!("NODESESSID={}~test", s1.member());
+    let cookie = eventually("a session of s1", 10, || {
+        let answer = balancer.get("/", None)?;
+        same(&answer.host()?, &s1.member())?;
+        answer.cookie.ok_or("no cookie".to_owned())
+    });
     thread::scope(|scope| {
         let request = scope.spawn(|| balancer.get("/slow?seconds=12", Some(&cookie)));
         eventually("the request runs", 10, || same(&sessions_of(&balancer, s1)?, &"1".to_owned()));
