@@ -6,6 +6,7 @@ mod crowd;
 mod errors;
 mod evidence;
 mod faults;
+mod forged;
 mod forward;
 mod hang;
 mod keys;
