@@ -27,6 +27,10 @@ pub(crate) struct Agent {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retry_join: Vec<String>,
     pub retry_interval: &'static str,
+    /// How long a failed member is tried and listed.
+    pub reconnect_timeout: &'static str,
+    /// How long a member that has left is listed.
+    pub tombstone_timeout: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub event_handlers: Vec<String>,
     /// With it, an agent that was killed finds the others again.

@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use humantime::format_duration;
 use lb_core::members::Member;
 use lb_core::members::{admission, agent};
 use lb_core::tool::reporter::Reporter;
@@ -23,6 +24,8 @@ use crate::{Join, SerfRun, name};
 
 /// Pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two attempts of `--once`.
+const RETRY: Duration = Duration::from_millis(50);
 /// Maximum number of addresses of a name that are joined in one round. Gossip spreads the rest; if every member joined all of
 /// them, there would be N x N exchanges.
 const MAX_ADDRESSES: usize = 3;
@@ -36,8 +39,49 @@ const GOSSIP_TIME: Duration = Duration::from_secs(1);
 /// Role of the members that others have to find: they may have no name to find the others by.
 const BALANCER: &str = "balancer";
 
-/// Runs forever. Errors are logged when they are new, and the round is retried.
+/// Runs the command.
 pub(crate) fn run(join: &Join, reporter: &Reporter) -> Result<Exit> {
+    match join.once {
+        Some(limit) => once(&join.join, *limit),
+        None => forever(join, reporter),
+    }
+}
+
+/// Returns when the agent has joined another member. Both have exchanged all that they know then, so that its list is whole;
+/// before, it has members that it heard of one by one, or none.
+fn once(names: &str, limit: Duration) -> Result<Exit> {
+    let deadline = Instant::now() + limit;
+    let (sender, ends) = channel();
+    for name in names.split_whitespace() {
+        let (name, sender) = (name.to_owned(), sender.clone());
+        thread::Builder::new().spawn(move || join_by(&name, &sender)).context("start a thread")?;
+    }
+    drop(sender);
+    loop {
+        match ends.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(false) => {}
+            // Each thread has ended without one.
+            Ok(true) | Err(RecvTimeoutError::Disconnected) => return Ok(Exit::Done),
+            Err(RecvTimeoutError::Timeout) => bail!("join: no other member has answered in {}", format_duration(limit)),
+        }
+    }
+}
+
+/// Joins by one name until that succeeds, and sends true; or false if the name leads to no other host.
+fn join_by(name: &str, ends: &Sender<bool>) {
+    loop {
+        let own = admission::addresses().unwrap_or_default();
+        let others = pick(lookup(name).into_iter().flatten().filter(|address| !own.contains(address)).collect());
+        if others.is_empty() || agent::join(&others).is_ok() {
+            let _ = ends.send(!others.is_empty());
+            return;
+        }
+        thread::sleep(RETRY);
+    }
+}
+
+/// Errors are logged when they are new, and the round is retried.
+fn forever(join: &Join, reporter: &Reporter) -> Result<Exit> {
     let seekers = join.join.split_whitespace().map(start_seeker).collect::<io::Result<Vec<_>>>().context("start a thread")?;
     let mut name = name::Check::default();
     let mut alone = 0;
@@ -150,13 +194,18 @@ impl Observation {
             let needs_no_join = self.joined.contains(address) && settled.contains(address);
             !self.own.contains(address) && !needs_no_join && !taken.contains(address)
         };
-        let mut wanted: Vec<IpAddr> = addresses.iter().filter(is_wanted).copied().collect();
-        let random = RandomState::new();
-        wanted.sort_by_cached_key(|address| random.hash_one(address));
-        wanted.truncate(MAX_ADDRESSES);
+        let wanted = pick(addresses.iter().filter(is_wanted).copied().collect());
         taken.extend(&wanted);
         wanted
     }
+}
+
+/// Some of the addresses, at random.
+fn pick(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let random = RandomState::new();
+    addresses.sort_by_cached_key(|address| random.hash_one(address));
+    addresses.truncate(MAX_ADDRESSES);
+    addresses
 }
 
 /// Starts a thread that looks up one name for each observation it gets, and makes the agent join the addresses. A name server
@@ -171,15 +220,20 @@ fn start_seeker(name: &str) -> io::Result<SyncSender<Arc<Observation>>> {
 fn seek(name: &str, looks: &Receiver<Arc<Observation>>) {
     let mut settled = BTreeSet::new();
     for look in looks {
-        // The port is not used.
-        let Ok(found) = (name, 0).to_socket_addrs() else { continue };
-        let addresses: BTreeSet<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
+        let Some(addresses) = lookup(name) else { continue };
         settled.retain(|address| addresses.contains(address));
         let wanted = look.take(&addresses, &settled);
         if !wanted.is_empty() && agent::join(&wanted).is_ok() {
             settled.extend(wanted);
         }
     }
+}
+
+/// The addresses of a name, if it has any.
+fn lookup(name: &str) -> Option<BTreeSet<IpAddr>> {
+    // The port is not used.
+    let found = (name, 0).to_socket_addrs().ok()?;
+    Some(found.map(|address| address.ip().to_canonical()).collect())
 }
 
 #[cfg(test)]

@@ -29,10 +29,16 @@ const SECRET: &str = "/run/secrets/serf_encrypt_key";
 /// The key that the images were built with.
 const IMAGE_KEY: &str = "/etc/serf/encrypt_key";
 
+/// How long the agent lists members that have failed or left; with Serf's own day they pile up. It is long enough to see what
+/// became of a node, and not less than the 5 min for which Serf remembers a leave. Members that come back later are found by
+/// the names of `--join`.
+const FORGET_AFTER: &str = "10m";
+
 const EXAMPLES: &str = "  serf-run                                          # in a run script, with the environment of the image
   serf-run --role balancer --ready none
   serf-run --role backend --tag weight=50 --ready http://127.0.0.1:8080/health
   serf-run join                                     # in the run script of the service join
+  serf-run join --once 3s                           # in that of the service ha
   docker exec s1 serf-run check-ready";
 
 /// Start the Serf agent once the application next to it answers.
@@ -101,6 +107,8 @@ enum Command {
 /// member's name under another address, the agent is restarted with a number appended to its name; if this host has got
 /// another address, it is restarted to announce that one. To restart the agent, it is told to leave, and its supervisor
 /// starts it again. While no agent is running, it waits.
+///
+/// With --once, it only waits until the agent has the whole member list, as a balancer does before it accepts requests.
 #[derive(Debug, Args)]
 struct Join {
     /// Names or addresses to join through, separated by spaces
@@ -109,6 +117,9 @@ struct Join {
     /// Directory of the agent that serf-run has started
     #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
     dir: PathBuf,
+    /// Only join once, and end as soon as another member has answered or the names lead to no other host; fail after TIME
+    #[arg(long, value_name = "TIME")]
+    once: Option<humantime::Duration>,
     #[command(flatten)]
     run_options: RunOptions,
 }
@@ -212,6 +223,8 @@ impl SerfRun {
             tags: self.tag.iter().flatten().cloned().chain([("role".to_owned(), self.role.clone())]).collect(),
             retry_join: self.join.split_whitespace().map(str::to_owned).collect(),
             retry_interval: "2s",
+            reconnect_timeout: FORGET_AFTER,
+            tombstone_timeout: FORGET_AFTER,
             event_handlers: self.event_handler.iter().filter(|handler| !handler.is_empty()).cloned().collect(),
             snapshot_path: self.dir.join("snapshot"),
             encrypt_key: self.encrypt_key()?,

@@ -21,6 +21,7 @@ mod scenario;
 mod scripts;
 mod services;
 mod show;
+mod start;
 mod stats_page;
 mod tls;
 mod tools;

@@ -128,7 +128,10 @@ fn assert_empty_is_none(name: &str) {
     for part in ["bind", "rpc_addr", "snapshot_path"] {
         written.as_object_mut().unwrap().remove(part);
     }
-    let none = json!({"node_name": "s1", "profile": "local", "retry_interval": "2s", "tags": {"role": "backend"}});
+    let none = json!({
+        "node_name": "s1", "profile": "local", "retry_interval": "2s", "tags": {"role": "backend"},
+        "reconnect_timeout": "10m", "tombstone_timeout": "10m",
+    });
     assert_eq!(written, none, "{name}");
 }
 

@@ -4,9 +4,10 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use lb_fixture::{Agent, Background, World, eventually, loopback, members_at};
+use lb_fixture::{Agent, Background, World, eventually, loopback, members_at, only_line};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -114,6 +115,64 @@ fn the_agent_that_announces_an_address_of_before_is_started_anew() {
     configure("0.0.0.0:7946");
     eventually("the agent leaves", || agent.members().is_empty());
     assert_eq!(join.said().trim_end(), "serf-run: join: s1 is no longer at 192.0.2.7: restarting the agent");
+}
+
+/// Runs `join --once` beside the agent at this address.
+fn join_once(world: &World, address: Ipv4Addr, names: &str, limit: &str) -> assert_cmd::assert::Assert {
+    let mut command = assert_cmd::Command::from_std(serf_run(world, address, names));
+    command.args(["join", "--once", limit]).timeout(Duration::from_secs(60)).assert()
+}
+
+#[test]
+fn after_joining_once_the_agent_has_the_whole_list() {
+    for _ in 0..2 {
+        let (world, address) = (World::new(), loopback());
+        let others = ["ha", "s2", "s3", "s4"].map(|name| Agent::start(name, &["role=backend"]));
+        others[1..].iter().for_each(|agent| agent.join(&others[0]));
+        eventually("they know each other", || others.iter().all(|agent| agent.members().matches("alive").count() == 4));
+        let frozen = Agent::start("frozen", &[]);
+        frozen.freeze();
+        let names = format!("nobody.invalid {} {}", frozen.address(), others[0].address());
+        let (run, known) = thread::scope(|scope| {
+            let run = scope.spawn(|| {
+                let run = join_once(&world, address, &names, "50s");
+                (run, members(&world, address))
+            });
+            let _agent = start_agent(&world, address);
+            run.join().unwrap()
+        });
+        run.success().stderr("");
+        assert_eq!(known.matches(" alive ").count(), 5, "{known}");
+    }
+}
+
+#[test]
+fn who_has_nobody_to_join_does_not_wait() {
+    let (world, began) = (World::new(), Instant::now());
+    for names in ["", "nobody.invalid", &own_address()] {
+        join_once(&world, loopback(), names, "1h").success().stderr("");
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+/// An address of this host that is not loopback, or nothing.
+fn own_address() -> String {
+    lb_core::members::admission::addresses().unwrap().first().map_or_else(String::new, ToString::to_string)
+}
+
+#[test]
+fn the_wait_for_others_is_bounded() {
+    let (world, address) = (World::new(), loopback());
+    let frozen = Agent::start("ha", &["role=balancer"]);
+    frozen.freeze();
+    let agent = start_agent(&world, address);
+    for other in [frozen.address(), loopback()] {
+        let began = Instant::now();
+        let run = join_once(&world, address, &other.to_string(), "300ms").code(1);
+        assert_eq!(only_line(&run), "serf-run: join: no other member has answered in 300ms");
+        assert!((300..10_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    }
+    drop(agent);
 }
 
 #[test]
