@@ -9,6 +9,9 @@
 #        ./start-containers.sh down              stop and remove the containers
 #                                                and the network of the lab
 #
+# For more than 20 nodes, raises the kernel's limit of neighbour entries if it is
+# too low (net.ipv4.neigh.default.gc_thresh1 to 3).
+#
 # --no-key    build images without the key that encrypts the gossip
 #
 # HTTP_PORT, STATS_PORT, SOCKET_PORT    ports to publish, instead of 80, 1936 and
@@ -105,6 +108,25 @@ check_network() {
     other=$(lab_containers --filter "label=$image_label=ha" --filter "label=$how_label" --format '{{.Names}}' | grep -vxF "$ha" | head -n 1)
     [ -z "$other" ] ||
         die "the lab of $other is on the network $network: choose another NETWORK too, or remove that lab with 'down' first"
+}
+
+# Raises the kernel's limit of neighbour (ARP) entries if it is too low for this many nodes: each container has an entry for
+# each other one, and those of all containers are counted together. Beyond the limit, packets are lost.
+allow_neighbours() {
+    table=/proc/sys/net/ipv4/neigh/default
+    needed=$((2 * (nodes + 2) * (nodes + 2))) # as many again for whatever else is on this machine
+    limit=$(cat "$table/gc_thresh3" 2>/dev/null) || limit=1024 # the kernel's default: it cannot be seen from inside a container
+    [ "$limit" -lt "$needed" ] || return 0
+    # In the proportions of the defaults. Above the second one, entries are removed after 5 s without use.
+    low=$((needed / 8))
+    high=$((needed / 2))
+    if { echo "$needed" >"$table/gc_thresh3" && echo "$high" >"$table/gc_thresh2" && echo "$low" >"$table/gc_thresh1"; } 2>/dev/null; then
+        say "raised the kernel's limit of neighbour entries from $limit to $needed for $nodes nodes, until the next boot"
+    else
+        name=net.ipv4.neigh.default.gc_thresh
+        echo "${0##*/}: the kernel's limit of neighbour entries, $limit, is too low for $nodes nodes; as root, on the machine itself:" \
+            "sysctl -w ${name}1=$low ${name}2=$high ${name}3=$needed" >&2
+    fi
 }
 
 # how IMAGE [DOCKER OPTION...]: everything that determines how a container is started, except its name
@@ -210,6 +232,8 @@ start() {
     done
     # shellcheck disable=SC2086 # nothing, or one option
     ./build-images.sh $no_key
+
+    allow_neighbours
 
     # Mounts the template, so that it can be edited while the lab is running.
     set -- ha --volume "$PWD/ha/config:/config:ro" \

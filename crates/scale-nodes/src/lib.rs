@@ -1,7 +1,7 @@
 //! `scale-nodes`: starts and stops nodes as the load rises and falls.
 
-use std::thread;
 use std::time::Instant;
+use std::{fs, thread};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -15,6 +15,9 @@ mod figures;
 
 use decision::{Decider, Decision, Figures, Policy, Reason};
 use docker::Nodes;
+
+/// The kernel's limit of neighbour entries.
+const NEIGHBOURS: &str = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
 
 const EXAMPLES: &str = "  scale-nodes --min 2 --max 8
   scale-nodes --min 2 --max 8 --dry-run             # only say what would be done, and why
@@ -151,6 +154,22 @@ impl ScaleNodes {
     }
 }
 
+/// What to say if the kernel's limit of neighbour (ARP) entries is too low for this many nodes: each container has an entry
+/// for each other one, and those of all containers are counted together. Beyond the limit, packets are lost.
+fn too_few_neighbours(limit: u32, nodes: u16) -> Option<String> {
+    // As in start-containers.sh: as many again for whatever else is on this machine, and in the proportions of the defaults.
+    let needed = 2 * (u32::from(nodes) + 2).pow(2);
+    let name = "net.ipv4.neigh.default.gc_thresh";
+    (limit < needed).then(|| {
+        format!(
+            "the kernel's limit of neighbour entries, {limit}, is too low for --max {nodes}: \
+             sysctl -w {name}1={} {name}2={} {name}3={needed}",
+            needed / 8,
+            needed / 2
+        )
+    })
+}
+
 /// Why nothing was done last time, so that only a new reason is logged.
 #[derive(Default)]
 struct Idle(Option<Reason>);
@@ -182,6 +201,10 @@ pub fn run(tool: &ScaleNodes, reporter: &Reporter) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    let limit = fs::read_to_string(NEIGHBOURS).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(line) = limit.and_then(|limit| too_few_neighbours(limit, tool.max)) {
+        reporter.log(line);
+    }
     let mut decider = Decider::new(policy);
     let mut idle = Idle::default();
     let began = Instant::now();
@@ -195,5 +218,19 @@ pub fn run(tool: &ScaleNodes, reporter: &Reporter) -> Result<Exit> {
             tool.act(&decision, reporter);
         }
         thread::sleep(*tool.every);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_twenty_nodes_are_too_many_for_the_kernel_s_default() {
+        assert_eq!((too_few_neighbours(1024, 20), too_few_neighbours(5408, 50)), (None, None));
+        let line = too_few_neighbours(1024, 21).unwrap();
+        assert!(line.starts_with("the kernel's limit of neighbour entries, 1024, is too low for --max 21: sysctl -w "), "{line}");
+        let name = "net.ipv4.neigh.default.gc_thresh";
+        assert!(line.ends_with(&format!(" {name}1=132 {name}2=529 {name}3=1058")), "{line}");
     }
 }

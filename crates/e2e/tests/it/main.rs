@@ -12,6 +12,7 @@ mod hang;
 mod keys;
 mod logs;
 mod losses;
+mod many;
 mod membership;
 mod networks;
 mod outages;

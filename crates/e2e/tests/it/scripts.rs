@@ -13,18 +13,18 @@ use e2e::http::{Load, get};
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// One user's lab, removed at the end by the documented command.
-struct Scripts {
-    prefix: String,
-    network: String,
+pub struct Scripts {
+    pub prefix: String,
+    pub network: String,
 }
 
 impl Scripts {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let prefix = format!("e2e-{}-{name}-", std::process::id());
         Self { network: format!("{prefix}net"), prefix }
     }
 
-    fn command(&self, argument: &str, ports: [&str; 3]) -> Command {
+    pub fn command(&self, argument: &str, ports: [&str; 3]) -> Command {
         let mut command = Command::new("./start-containers.sh");
         command
             .current_dir(TOP)
@@ -34,7 +34,7 @@ impl Scripts {
         command
     }
 
-    fn start(&self, argument: &str, ports: [&str; 3]) -> Output {
+    pub fn start(&self, argument: &str, ports: [&str; 3]) -> Output {
         self.command(argument, ports).output().expect("the script runs")
     }
 
@@ -59,7 +59,7 @@ impl Drop for Scripts {
     }
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
