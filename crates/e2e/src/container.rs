@@ -1,6 +1,6 @@
 //! One container.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::docker::{docker, text, try_docker};
 
@@ -81,6 +81,42 @@ impl Container {
     /// `docker start`.
     pub fn start(&self) {
         let _ = docker(&["start", &self.name]);
+    }
+
+    /// `docker pause`.
+    pub fn pause(&self) {
+        let _ = docker(&["pause", &self.name]);
+    }
+
+    /// `docker unpause`.
+    pub fn unpause(&self) {
+        let _ = docker(&["unpause", &self.name]);
+    }
+
+    /// Drops the container's gossip that goes through these chains of iptables, `INPUT` and `OUTPUT`, as a broken network does.
+    pub fn cut_gossip(&self, chains: &[&str]) {
+        for (chain, protocol) in chains.iter().flat_map(|chain| [(chain, "tcp"), (chain, "udp")]) {
+            self.iptables(&["-A", chain, "-p", protocol, "-m", "multiport", "--ports", "7946", "-j", "DROP"]);
+        }
+    }
+
+    /// Drops all of the container's packets.
+    pub fn cut_network(&self) {
+        for chain in ["INPUT", "OUTPUT"] {
+            self.iptables(&["-A", chain, "-j", "DROP"]);
+        }
+    }
+
+    /// Ends what `cut_gossip` and `cut_network` began, if the container has not been restarted since.
+    pub fn mend_network(&self) {
+        self.iptables(&["-F"]);
+    }
+
+    /// Runs iptables of this machine in the container's network.
+    fn iptables(&self, arguments: &[&str]) {
+        let pid = self.inspect("{{.State.Pid}}");
+        let output = Command::new("nsenter").args(["-t", &pid, "-n", "iptables"]).args(arguments).output().expect("nsenter");
+        assert!(output.status.success(), "iptables {arguments:?} in {}: {}", self.name, text(&output.stderr));
     }
 
     /// `docker rm -f`.

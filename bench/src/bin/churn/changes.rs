@@ -33,6 +33,10 @@ pub enum Change {
     Start,
     /// `docker kill` of a node.
     Kill,
+    /// `docker pause` of a node, and `docker unpause` when HAProxy has noticed.
+    Pause,
+    /// The gossip of the balancer or of a node does not get through until Serf has noticed.
+    Cut,
     /// A node's tag `weight`.
     Weight,
     /// A node's tag `drain`, set or deleted.
@@ -145,9 +149,11 @@ impl Driver {
         let wishes = match self.random.u32(..100) {
             0..12 => [Change::Join, Change::Stop],
             12..25 => [Change::Stop, Change::Join],
-            25..39 => [Change::Start, Change::Kill],
-            39..53 => [Change::Kill, Change::Join],
-            53..64 => [Change::Weight, Change::Template],
+            25..38 => [Change::Start, Change::Kill],
+            38..50 => [Change::Kill, Change::Join],
+            50..53 => [Change::Pause, Change::Join],
+            53..56 => [Change::Cut, Change::Join],
+            56..64 => [Change::Weight, Change::Template],
             64..76 => [Change::Drain, Change::Join],
             76..86 => [Change::Port, Change::Template],
             _ => [Change::Template, Change::Template],
@@ -158,6 +164,8 @@ impl Driver {
                 Change::Stop => self.stop(),
                 Change::Start => self.start(),
                 Change::Kill => self.kill(),
+                Change::Pause => self.pause(),
+                Change::Cut => self.cut(),
                 Change::Weight => self.weight(),
                 Change::Drain => self.drain(),
                 Change::Port => self.port(),
@@ -211,6 +219,39 @@ impl Driver {
         });
         self.kills.push(Kill { member, at, noticed: SystemTime::now() });
         Some(self.lose(node))
+    }
+
+    fn pause(&mut self) -> Option<String> {
+        let index = self.spare(|_| true)?;
+        let node = &self.running[index].container;
+        let member = node.member();
+        let is_up = || self.server(&member).is_some_and(|server| server.is_up);
+        node.pause();
+        eventually("HAProxy has noticed", CHANGE_TIMEOUT, || same(&is_up(), &false));
+        node.unpause();
+        eventually("HAProxy has it back", CHANGE_TIMEOUT, || same(&is_up(), &true));
+        Some(node.name.clone())
+    }
+
+    /// HAProxy goes on using all nodes.
+    fn cut(&mut self) -> Option<String> {
+        let index = self.pick(|_| true)?;
+        let (node, all) = (&self.running[index].container, self.balancer.process().ok()?);
+        let container = if self.random.bool() { node } else { &self.balancer.container };
+        let is_alive = || self.is_alive(node);
+        container.cut_gossip(&["INPUT", "OUTPUT"]);
+        eventually("Serf has noticed", CHANGE_TIMEOUT, || same(&is_alive(), &false));
+        let _ = self.balancer.exec(&["sync-nodes"]);
+        assert_eq!(self.balancer.process().ok()?, all, "HAProxy has the same nodes");
+        container.mend_network();
+        eventually("Serf has it back", CHANGE_TIMEOUT, || same(&is_alive(), &true));
+        Some(container.name.clone())
+    }
+
+    /// Whether the balancer's agent says so.
+    fn is_alive(&self, node: &Container) -> bool {
+        let members = self.balancer.exec(&["serf", "members", "-status=alive"]);
+        members.lines().any(|line| line.split_whitespace().next() == Some(&node.member()))
     }
 
     fn weight(&mut self) -> Option<String> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::env;
 
+use e2e::docker::docker;
 use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, Look, eventually};
 use fastrand::Rng;
@@ -40,6 +41,8 @@ struct Driver {
     balancer: Balancer,
     running: Vec<Container>,
     stopped: Vec<Container>,
+    /// Until the next check.
+    paused: Vec<Container>,
     // Dropped after the containers, whose logs tell what went wrong.
     lab: Lab,
     started: usize,
@@ -58,6 +61,7 @@ impl Driver {
             balancer,
             running: Vec::new(),
             stopped: Vec::new(),
+            paused: Vec::new(),
             started: 0,
             done: Vec::new(),
         }
@@ -88,8 +92,11 @@ impl Driver {
             40..47 => self.kill(),
             47..62 => self.start(),
             62..70 => self.swap(),
-            70..85 => self.tag(),
+            70..79 => self.tag(),
+            79..82 => self.pause(),
+            82..85 => self.cut_gossip(),
             85..88 => self.restart_balancer(),
+            88..90 => self.reconnect(),
             _ => self.kill_service(),
         }
     }
@@ -154,6 +161,42 @@ impl Driver {
         self.running.push(node);
     }
 
+    fn pause(&mut self) {
+        let Some(node) = self.any_running() else { return self.join() };
+        self.note("pause", &node.name);
+        node.pause();
+        self.paused.push(node);
+    }
+
+    /// Until the next check, the balancer or a node hears nobody, is not heard, or both.
+    fn cut_gossip(&mut self) {
+        let chains: &[&str] = self.random.choice(&[&["INPUT", "OUTPUT"][..], &["INPUT"], &["OUTPUT"]]).expect("a choice");
+        let node = if self.random.bool() { self.any_running() } else { None };
+        let container = node.as_ref().unwrap_or(&self.balancer);
+        container.cut_gossip(chains);
+        let name = container.name.clone();
+        self.note("cut", &format!("{} {name}", chains.join(" and ")));
+        self.running.extend(node);
+    }
+
+    /// It leaves the network and comes back, mostly with another address, as another one may have started meanwhile.
+    fn reconnect(&mut self) {
+        let Some(node) = self.any_running() else { return self.join() };
+        self.note("disconnect", &node.name);
+        let _ = docker(&["network", "disconnect", self.lab.network(), &node.name]);
+        self.join();
+        self.note("connect", &node.name);
+        let _ = docker(&["network", "connect", self.lab.network(), &node.name]);
+        self.running.push(node);
+    }
+
+    /// Ends the pauses and cuts.
+    fn mend(&mut self) {
+        self.paused.iter().for_each(Container::unpause);
+        self.running.append(&mut self.paused);
+        self.running.iter().chain([&self.balancer.container]).for_each(Container::mend_network);
+    }
+
     fn restart_balancer(&mut self) {
         if self.random.bool() {
             self.note("stop and start", "ha");
@@ -172,10 +215,12 @@ impl Driver {
         drop(self.balancer.try_exec(&["s6-svc", "-k", &format!("/var/run/s6/services/{service}")], ""));
     }
 
-    /// Within 5 s of quiet, or Serf's own failure time after a kill, all four states are the same.
+    /// Within 5 s of quiet, or of Serf's own failure time, all four states are the same.
     fn check(&mut self) {
+        self.mend();
         let done = std::mem::take(&mut self.done).join(", ");
-        let within = if done.contains("kill") { 20 } else { 5 };
+        let is_failure = |word: &&str| done.contains(word);
+        let within = if ["kill", "pause", "cut", "connect"].iter().any(is_failure) { 20 } else { 5 };
         eventually(&format!("four equal states after: {done}"), within, || {
             let members = members(&self.balancer)?;
             same(&plain(&self.balancer.registry()), &members).map_err(|text| format!("registry: {text}"))?;

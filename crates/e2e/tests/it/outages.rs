@@ -1,8 +1,9 @@
 //! Nodes that hang, vanish, fail or drain: what clients see.
 
-use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use e2e::docker::docker;
+use e2e::docker::{docker, text};
 use e2e::http::{Load, get_by};
 use e2e::{Balancer, Container, Lab, Look, eventually};
 
@@ -114,10 +115,7 @@ fn survives(begin: impl Fn(&Container), end: impl Fn(&Container)) {
 
 #[test]
 fn a_paused_node_loses_no_get() {
-    let ask = |node: &Container, what: &str| {
-        let _ = docker(&[what, &node.name]);
-    };
-    survives(|node| ask(node, "pause"), |node| ask(node, "unpause"));
+    survives(Container::pause, Container::unpause);
 }
 
 #[test]
@@ -130,13 +128,44 @@ fn a_stopped_application_loses_no_get() {
 
 #[test]
 fn a_node_whose_network_is_cut_loses_no_get() {
-    let rule = |node: &Container, action: &str| {
-        for chain in ["INPUT", "OUTPUT"] {
-            let pid = node.inspect("{{.State.Pid}}");
-            let status =
-                Command::new("nsenter").args(["-t", &pid, "-n", "iptables", action, chain, "-j", "DROP"]).status().unwrap();
-            assert!(status.success());
+    survives(Container::cut_network, Container::mend_network);
+}
+
+/// What `show-nodes` prints, whether or not it finds a difference.
+fn show_nodes(balancer: &Balancer) -> String {
+    text(&balancer.try_exec(&["show-nodes"], "").stdout)
+}
+
+/// The gossip of the balancer is cut both ways and one way, longer than Serf takes to declare everybody failed, while each node
+/// answers HTTP.
+#[test]
+fn a_balancer_whose_gossip_is_cut_keeps_its_nodes() {
+    const CUT: Duration = Duration::from_secs(40);
+    let cut = |chains: &[&str]| {
+        let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 3);
+        let nodes: Vec<_> = nodes.iter().collect();
+        let load = Load::start(&url(&balancer, "/"), 2);
+        let end = Instant::now() + CUT;
+        balancer.cut_gossip(chains);
+        let kept = eventually("nodes are kept", 60, || {
+            let shown = show_nodes(&balancer);
+            if shown.contains(": kept") { Ok(shown) } else { Err(shown) }
+        });
+        while Instant::now() < end {
+            goes_on(&load, 10);
         }
+        assert_eq!(balancer.registry(), nodes.iter().map(|node| node.line()).collect(), "{chains:?}: {kept}");
+        balancer.mend_network();
+        balancer.settles_on(&nodes, 20);
+        eventually("all are members again", 60, || {
+            let shown = show_nodes(&balancer);
+            if shown.contains(": kept") { Err(shown) } else { Ok(()) }
+        });
+        none_lost(load);
     };
-    survives(|node| rule(node, "-A"), |node| rule(node, "-D"));
+    thread::scope(|scope| {
+        for chains in [&["INPUT", "OUTPUT"][..], &["INPUT"], &["OUTPUT"]] {
+            scope.spawn(move || cut(chains));
+        }
+    });
 }
