@@ -111,7 +111,7 @@ impl Balancer {
         });
         let hosts: BTreeSet<String> = nodes.iter().map(|node| node.member()).collect();
         let mut seen = BTreeSet::new();
-        eventually(&format!("{} answers from all nodes", self.name), 10, || {
+        eventually(&format!("{} answers from all nodes", self.name), 30, || {
             if !hosts.is_empty() {
                 seen.insert(self.get("/", None)?.host()?);
             }

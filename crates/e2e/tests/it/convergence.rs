@@ -215,13 +215,11 @@ impl Driver {
         drop(self.balancer.try_exec(&["s6-svc", "-k", &format!("/var/run/s6/services/{service}")], ""));
     }
 
-    /// Within 5 s of quiet, or of Serf's own failure time, all four states are the same.
+    /// All four states become the same, which takes Serf some seconds after a failure, and on a busy machine after a join too.
     fn check(&mut self) {
         self.mend();
         let done = std::mem::take(&mut self.done).join(", ");
-        let is_failure = |word: &&str| done.contains(word);
-        let within = if ["kill", "pause", "cut", "connect"].iter().any(is_failure) { 20 } else { 5 };
-        eventually(&format!("four equal states after: {done}"), within, || {
+        eventually(&format!("four equal states after: {done}"), 20, || {
             let members = members(&self.balancer)?;
             same(&plain(&self.balancer.registry()), &members).map_err(|text| format!("registry: {text}"))?;
             same(&self.balancer.file(), &members).map_err(|text| format!("file: {text}"))?;

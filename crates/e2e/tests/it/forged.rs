@@ -210,7 +210,7 @@ fn hostile_members_do_not_keep_the_balancer_from_following_the_others() {
     for nodes in [&forged[..], &[Forged { name: &huge, address: &address, role: b"backend" }]] {
         let _ = forger.push_pull(ip(&balancer), nodes);
     }
-    eventually("all are refused", 10, || {
+    eventually("all are refused", 30, || {
         let logs = balancer.logs();
         let refused = |what: &str| logs.contains(&format!("sync-nodes: member '{what}"));
         let missing: Vec<_> =

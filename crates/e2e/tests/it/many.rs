@@ -1,6 +1,6 @@
 //! Many nodes on one machine, whose kernel has room for the neighbours of some 30 containers unless it is told otherwise.
 //!
-//! `MANY_NODES` (30) sets how many.
+//! `MANY_NODES` (21) sets how many; for more than 20, the limit is raised.
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use e2e::docker::{docker, text};
-use e2e::{Balancer, Container};
+use e2e::{Balancer, Container, eventually};
 
 use crate::scripts::{Scripts, out};
 
@@ -32,7 +32,7 @@ fn all(command: &str, nodes: &[Container]) {
 
 #[test]
 fn many_nodes_start_half_of_them_stop_and_a_fifth_is_killed() {
-    let count = env::var("MANY_NODES").map_or(30, |text| text.parse::<usize>().expect("MANY_NODES is a number"));
+    let count = env::var("MANY_NODES").map_or(21, |text| text.parse::<usize>().expect("MANY_NODES is a number"));
     let (lab, before) = (Scripts::new("many"), overflows());
     let began = Instant::now();
     let started = lab.start(&count.to_string(), ["0"; 3]);
@@ -44,20 +44,23 @@ fn many_nodes_start_half_of_them_stop_and_a_fifth_is_killed() {
     let balancer = Balancer { container: container("ha") };
     let nodes: Vec<Container> = (1..=count).map(|number| container(&format!("s{number}"))).collect();
     let said = |what: &str, since: Instant| println!("{count} nodes: {what} after {} ms", since.elapsed().as_millis());
-    balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 5);
+    balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 45);
     said("all started", began);
-    let members = |node: &Container| node.exec(&["serf", "members", "-status=alive"]).lines().count();
-    assert!(nodes.iter().all(|node| members(node) == count + 1), "they all know each other");
+    let knows = |node: &Container| node.exec(&["serf", "members", "-status=alive"]).lines().count();
+    eventually("they all know each other", 45, || {
+        let counts: Vec<usize> = nodes.iter().map(knows).collect();
+        if counts.iter().all(|known| *known == count + 1) { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
 
     let (stopped, rest) = nodes.split_at(count / 2);
     all("stop", stopped);
     let stop = Instant::now();
-    balancer.settles_on(&rest.iter().collect::<Vec<_>>(), 10);
+    balancer.settles_on(&rest.iter().collect::<Vec<_>>(), 45);
     said("half of them stopped", stop);
     let (killed, rest) = rest.split_at(count / 5);
     all("kill", killed);
     let kill = Instant::now();
-    balancer.settles_on(&rest.iter().collect::<Vec<_>>(), 20);
+    balancer.settles_on(&rest.iter().collect::<Vec<_>>(), 45);
     said("a fifth killed", kill);
     assert_eq!(overflows(), before, "no neighbor table overflow");
 }
