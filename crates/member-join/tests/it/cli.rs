@@ -17,7 +17,8 @@ fn a_node_is_registered_and_the_file_written() {
     let world = World::new();
     let run = join(&world, "s1\t172.18.0.2\tbackend\trole=backend\n").success().stdout("");
     assert_eq!(world.nodes(), ["s1 172.18.0.2"]);
-    let line = "server s1 172.18.0.2:3000 weight 100 check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down";
+    let line =
+        "server s1 172.18.0.2:3000 weight 100 check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down";
     assert_eq!(world.servers(), [line]);
     world.assert_valid();
     assert_eq!(
