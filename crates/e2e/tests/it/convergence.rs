@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::env;
 
-use e2e::docker::docker;
 use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, Look, eventually};
 use fastrand::Rng;
@@ -41,8 +40,6 @@ struct Driver {
     balancer: Balancer,
     running: Vec<Container>,
     stopped: Vec<Container>,
-    /// Until the next check.
-    paused: Vec<Container>,
     // Dropped after the containers, whose logs tell what went wrong.
     lab: Lab,
     started: usize,
@@ -61,7 +58,6 @@ impl Driver {
             balancer,
             running: Vec::new(),
             stopped: Vec::new(),
-            paused: Vec::new(),
             started: 0,
             done: Vec::new(),
         }
@@ -92,11 +88,8 @@ impl Driver {
             40..47 => self.kill(),
             47..62 => self.start(),
             62..70 => self.swap(),
-            70..79 => self.tag(),
-            79..82 => self.pause(),
-            82..85 => self.cut_gossip(),
+            70..85 => self.tag(),
             85..88 => self.restart_balancer(),
-            88..90 => self.reconnect(),
             _ => self.kill_service(),
         }
     }
@@ -161,42 +154,6 @@ impl Driver {
         self.running.push(node);
     }
 
-    fn pause(&mut self) {
-        let Some(node) = self.any_running() else { return self.join() };
-        self.note("pause", &node.name);
-        node.pause();
-        self.paused.push(node);
-    }
-
-    /// Until the next check, the balancer or a node hears nobody, is not heard, or both.
-    fn cut_gossip(&mut self) {
-        let chains: &[&str] = self.random.choice(&[&["INPUT", "OUTPUT"][..], &["INPUT"], &["OUTPUT"]]).expect("a choice");
-        let node = if self.random.bool() { self.any_running() } else { None };
-        let container = node.as_ref().unwrap_or(&self.balancer);
-        container.cut_gossip(chains);
-        let name = container.name.clone();
-        self.note("cut", &format!("{} {name}", chains.join(" and ")));
-        self.running.extend(node);
-    }
-
-    /// It leaves the network and comes back, mostly with another address, as another one may have started meanwhile.
-    fn reconnect(&mut self) {
-        let Some(node) = self.any_running() else { return self.join() };
-        self.note("disconnect", &node.name);
-        let _ = docker(&["network", "disconnect", self.lab.network(), &node.name]);
-        self.join();
-        self.note("connect", &node.name);
-        let _ = docker(&["network", "connect", self.lab.network(), &node.name]);
-        self.running.push(node);
-    }
-
-    /// Ends the pauses and cuts.
-    fn mend(&mut self) {
-        self.paused.iter().for_each(Container::unpause);
-        self.running.append(&mut self.paused);
-        self.running.iter().chain([&self.balancer.container]).for_each(Container::mend_network);
-    }
-
     fn restart_balancer(&mut self) {
         if self.random.bool() {
             self.note("stop and start", "ha");
@@ -217,7 +174,6 @@ impl Driver {
 
     /// All four states become the same, which takes Serf some seconds after a failure, and on a busy machine after a join too.
     fn check(&mut self) {
-        self.mend();
         let done = std::mem::take(&mut self.done).join(", ");
         eventually(&format!("four equal states after: {done}"), 20, || {
             let members = members(&self.balancer)?;
