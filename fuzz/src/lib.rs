@@ -69,7 +69,7 @@ pub fn check_rendered(nodes: &BTreeMap<NodeName, Node>) {
     let keys = nodes.keys().map(|name| ServerKey::new("nodes", name.as_str()));
     assert!(config.servers.keys().cloned().eq(keys), "{text}");
     for (key, line) in &config.servers {
-        assert_eq!(line.to_string().split(' ').count(), 18, "{key} {line}");
+        assert_eq!(line.to_string().split(' ').count(), 16, "{key} {line}");
         let settings = line.settings();
         assert!(settings.check && !settings.disabled && settings.weight.is_some(), "{key} {line}");
     }
