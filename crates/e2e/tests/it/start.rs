@@ -1,6 +1,6 @@
 //! The start of a balancer: it accepts requests once it knows the nodes, and has nothing to change after that.
 //!
-//! `RESTARTS` (4) sets how often one is restarted beside another.
+//! `RESTARTS` (2) sets how often one is restarted beside another.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -42,7 +42,7 @@ fn changes(balancer: &Balancer, since: usize) -> Vec<String> {
 /// The registry of a hardened balancer is empty at each start; a plain one has that of before.
 #[test]
 fn a_balancer_that_restarts_beside_another_serves_with_all_nodes_and_changes_nothing_after_that() {
-    let restarts = env::var("RESTARTS").map_or(4, |text| text.parse().expect("RESTARTS is a number"));
+    let restarts = env::var("RESTARTS").map_or(2, |text| text.parse().expect("RESTARTS is a number"));
     for look in [Look::Hardened, Look::Plain] {
         let (lab, balancer, nodes) = Lab::with_nodes(look, 3);
         let nodes: Vec<_> = nodes.iter().collect();
