@@ -99,6 +99,21 @@ fn a_running_node_is_followed_to_another_address() {
     }
 }
 
+/// Serf ends with 0 here, as it does when the cluster refuses its name.
+#[test]
+fn a_node_whose_agent_has_left_comes_back_under_its_name() {
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let agent = nodes[0].service_pid("serf");
+    let _ = nodes[0].exec(&["serf", "leave"]);
+    eventually("the agent is started again", 20, || {
+        let now = nodes[0].service_pid("serf");
+        if now.is_some() && now != agent { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 20);
+    let refused = nodes[0].try_exec(&["test", "-e", "/run/serf/name-refused"], "");
+    assert_eq!(refused.status.code(), Some(1), "{}", nodes[0].logs());
+}
+
 /// Of the third node the cluster never doubts.
 #[test]
 fn two_running_nodes_swap_their_addresses() {
