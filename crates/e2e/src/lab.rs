@@ -74,7 +74,7 @@ impl Lab {
         let lab = Self::new(look);
         let balancer = lab.balancer("ha");
         let nodes: Vec<Container> = (1..=count).map(|number| lab.node(&format!("s{number}"))).collect();
-        balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 20);
+        balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 60);
         (lab, balancer, nodes)
     }
 
