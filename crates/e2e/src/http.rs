@@ -76,7 +76,11 @@ pub fn get_by(agent: &Agent, url: &str, cookie: Option<&str>) -> Result<Answer, 
     Ok(Answer { status, cookie, backend, body })
 }
 
-/// Clients that send requests continuously in the background.
+/// Pause of each client between a response and its next request. Without it, the load alone would use all of the machine, and
+/// the tests beside it would wait.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Clients that send requests in the background, at most 100 a second each.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -129,6 +133,7 @@ fn ask_on(url: &str, keep: bool, stop: &AtomicBool, sent: &AtomicU32) -> Vec<Str
             Err(error) => lost.push(error),
         }
         sent.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(PAUSE);
     }
     lost
 }
