@@ -1,10 +1,11 @@
 //! Whatever happens, the four states become equal: random steps on real containers.
 //!
-//! `CONVERGENCE_STEPS` (300) sets how many steps, `CONVERGENCE_SEED` repeats a run.
+//! `CONVERGENCE_STEPS` (150) sets how many steps, `CONVERGENCE_SEED` repeats a run.
 
 use std::collections::BTreeSet;
 use std::env;
 
+use e2e::docker::docker;
 use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, Look, eventually};
 use fastrand::Rng;
@@ -21,7 +22,7 @@ fn setting(name: &str, default: u64) -> u64 {
 #[test]
 fn random_steps_always_end_with_four_equal_states() {
     let seed = setting("CONVERGENCE_SEED", Rng::new().u64(..));
-    let steps = setting("CONVERGENCE_STEPS", 300).div_ceil(LABS);
+    let steps = setting("CONVERGENCE_STEPS", 150).div_ceil(LABS);
     println!("CONVERGENCE_SEED={seed}, {LABS} labs with {steps} steps each");
     std::thread::scope(|scope| {
         for number in 0..LABS {
@@ -40,11 +41,15 @@ struct Driver {
     balancer: Balancer,
     running: Vec<Container>,
     stopped: Vec<Container>,
+    /// Until the next check.
+    paused: Vec<Container>,
     // Dropped after the containers, whose logs tell what went wrong.
     lab: Lab,
     started: usize,
     /// What was done since the last check.
     done: Vec<String>,
+    /// Whether an agent could not be heard since then.
+    is_unheard: bool,
 }
 
 impl Driver {
@@ -58,8 +63,10 @@ impl Driver {
             balancer,
             running: Vec::new(),
             stopped: Vec::new(),
+            paused: Vec::new(),
             started: 0,
             done: Vec::new(),
+            is_unheard: false,
         }
     }
 
@@ -88,8 +95,11 @@ impl Driver {
             40..47 => self.kill(),
             47..62 => self.start(),
             62..70 => self.swap(),
-            70..85 => self.tag(),
+            70..79 => self.tag(),
+            79..82 => self.pause(),
+            82..85 => self.cut_gossip(),
             85..88 => self.restart_balancer(),
+            88..90 => self.reconnect(),
             _ => self.kill_service(),
         }
     }
@@ -154,6 +164,45 @@ impl Driver {
         self.running.push(node);
     }
 
+    fn pause(&mut self) {
+        let Some(node) = self.any_running() else { return self.join() };
+        self.note("pause", &node.name);
+        node.pause();
+        self.is_unheard = true;
+        self.paused.push(node);
+    }
+
+    /// Until the next check, the balancer or a node hears nobody, is not heard, or both.
+    fn cut_gossip(&mut self) {
+        let chains: &[&str] = self.random.choice(&[&["INPUT", "OUTPUT"][..], &["INPUT"], &["OUTPUT"]]).expect("a choice");
+        let node = if self.random.bool() { self.any_running() } else { None };
+        let container = node.as_ref().unwrap_or(&self.balancer);
+        container.cut_gossip(chains);
+        self.is_unheard = true;
+        let name = container.name.clone();
+        self.note("cut", &format!("{} {name}", chains.join(" and ")));
+        self.running.extend(node);
+    }
+
+    /// It leaves the network and comes back, mostly with another address, as another one may have started meanwhile.
+    fn reconnect(&mut self) {
+        let Some(node) = self.any_running() else { return self.join() };
+        self.note("disconnect", &node.name);
+        self.is_unheard = true;
+        let _ = docker(&["network", "disconnect", self.lab.network(), &node.name]);
+        self.join();
+        self.note("connect", &node.name);
+        let _ = docker(&["network", "connect", self.lab.network(), &node.name]);
+        self.running.push(node);
+    }
+
+    /// Ends the pauses and cuts.
+    fn mend(&mut self) {
+        self.paused.iter().for_each(Container::unpause);
+        self.running.append(&mut self.paused);
+        self.running.iter().chain([&self.balancer.container]).for_each(Container::mend_network);
+    }
+
     fn restart_balancer(&mut self) {
         if self.random.bool() {
             self.note("stop and start", "ha");
@@ -173,9 +222,12 @@ impl Driver {
     }
 
     /// All four states become the same, which takes Serf some seconds after a failure, and on a busy machine after a join too.
+    /// It tries every half a minute to reach those whom it could not hear.
     fn check(&mut self) {
+        self.mend();
+        let within = if std::mem::take(&mut self.is_unheard) { 90 } else { 20 };
         let done = std::mem::take(&mut self.done).join(", ");
-        eventually(&format!("four equal states after: {done}"), 20, || {
+        eventually(&format!("four equal states after: {done}"), within, || {
             let members = members(&self.balancer)?;
             same(&plain(&self.balancer.registry()), &members).map_err(|text| format!("registry: {text}"))?;
             same(&self.balancer.file(), &members).map_err(|text| format!("file: {text}"))?;
