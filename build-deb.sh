@@ -26,7 +26,7 @@ cargo_deb=3.6.4 # the newest that Rust 1.85 compiles, whatever later versions cl
 triple=$(uname -m)-unknown-linux-gnu
 work=target/deb
 say "compiling the tools"
-for packages in '' '-p scale-nodes'; do
+for packages in '' '-p deploy-nodes -p scale-nodes'; do
     # shellcheck disable=SC2086 # a list of options
     RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr' \
         cargo build --release --locked --target "$triple" --target-dir target $packages || die "the tools do not compile"

@@ -39,7 +39,7 @@ compile_tools() {
         tool=${main#crates/}
         tool=${tool%%/*}
         case $tool in
-            manual | scale-nodes) continue ;; # run on the host
+            deploy-nodes | manual | scale-nodes) continue ;; # run on the host
         esac
         install -D -m 755 "target/$triple/release/$tool" "$work/base/rootfs/usr/local/bin/$tool"
     done

@@ -1,6 +1,9 @@
 //! A lab for one test.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use lb_fixture::Background;
 
 use crate::balancer::Balancer;
 use crate::container::Container;
@@ -17,6 +20,8 @@ pub enum Look {
 }
 
 const HARDENED: &str = include_str!("../../../container-options");
+
+const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -76,6 +81,37 @@ impl Lab {
         let nodes: Vec<Container> = (1..=count).map(|number| lab.node(&format!("s{number}"))).collect();
         balancer.settles_on(&nodes.iter().collect::<Vec<_>>(), 60);
         (lab, balancer, nodes)
+    }
+
+    /// Runs a tool of the host on this lab, as the README does. Nodes that it starts are removed with the lab.
+    ///
+    /// # Panics
+    /// If it cannot be compiled or started.
+    #[must_use]
+    pub fn tool(&self, name: &str, balancer: &Balancer, options: &[&str]) -> Background {
+        let cargo = |command: &str| {
+            let mut cargo = Command::new("cargo");
+            cargo.current_dir(TOP).args([command, "--quiet", "--locked", "-p", name]);
+            cargo
+        };
+        // To compile it may take longer than any test waits.
+        assert!(cargo("build").status().unwrap().success());
+        let mut command = cargo("run");
+        command.args(["--", "--socket", &format!("127.0.0.1:{}", balancer.port(9999))]);
+        command.env("NETWORK", &self.name).env("PREFIX", format!("{}-", self.name)).env("SERF_LOG", "/dev/null");
+        Background::start(command.args(options))
+    }
+
+    /// The names of the running nodes without their prefix, sorted.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<String> {
+        let network = format!("network={}", self.name);
+        let names =
+            docker(&["ps", "--filter", &network, "--filter", "label=softengheigvd.image=webapp", "--format", "{{.Names}}"]);
+        let short = |name: &str| Some(name.strip_prefix(&self.name)?.trim_start_matches('-').to_owned());
+        let mut names: Vec<String> = names.lines().filter_map(short).collect();
+        names.sort();
+        names
     }
 
     /// Starts a container of any image with additional options of `docker run`.

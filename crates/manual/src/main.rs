@@ -24,9 +24,10 @@ struct Manual {
 }
 
 /// Add new tools here.
-fn tools() -> [Command; 9] {
+fn tools() -> [Command; 10] {
     [
         bundle_log::BundleLog::command(),
+        deploy_nodes::DeployNodes::command(),
         member_join::MemberJoin::command(),
         member_leave::MemberLeave::command(),
         reload_ha::ReloadHa::command(),

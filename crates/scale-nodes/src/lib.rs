@@ -10,11 +10,12 @@ use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool, after_help};
 
 pub mod decision;
-mod docker;
-mod figures;
+pub mod docker;
+pub mod figures;
 
-use decision::{Decider, Decision, Figures, Policy, Reason};
-use docker::Nodes;
+use decision::{Decider, Decision, Figures, Node, Policy, Reason};
+use docker::{Container, Lab, SCALED};
+use figures::Server;
 
 /// The kernel's limit of neighbour entries.
 const NEIGHBOURS: &str = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
@@ -59,24 +60,8 @@ pub struct ScaleNodes {
     /// Only log what would be started or stopped
     #[arg(long)]
     dry_run: bool,
-    /// HAProxy's statistics socket
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9999")]
-    socket: String,
-    /// Backend of the nodes in haproxy.cfg
-    #[arg(long, value_name = "NAME", default_value = "nodes")]
-    backend: String,
-    /// Docker network of the lab
-    #[arg(long, env = "NETWORK", value_name = "NAME", default_value = "heig")]
-    network: String,
-    /// Prefix of container names
-    #[arg(long, env = "PREFIX", value_name = "TEXT", default_value = "", hide_default_value = true)]
-    prefix: String,
-    /// Image of the nodes
-    #[arg(long, value_name = "IMAGE", default_value = "softengheigvd/webapp")]
-    image: String,
-    /// Additional options of `docker run` for its nodes
-    #[arg(last = true, value_name = "DOCKER OPTION")]
-    options: Vec<String>,
+    #[command(flatten)]
+    lab: Lab,
     #[command(flatten)]
     run_options: RunOptions,
 }
@@ -113,13 +98,13 @@ impl ScaleNodes {
         })
     }
 
-    fn nodes(&self) -> Nodes<'_> {
-        Nodes { network: &self.network, prefix: &self.prefix, image: &self.image, options: &self.options }
-    }
-
     fn look(&self) -> Result<Figures> {
-        let backend = figures::ask(&self.socket, &self.backend)?;
-        Ok(Figures { nodes: self.nodes().list(&backend.up)?, requests: backend.requests })
+        let backend = self.lab.figures()?;
+        let node = |container: Container| {
+            let ready = backend.servers_of(&container.hostname).any(Server::is_up);
+            Node { id: container.id, name: container.name, ours: container.scaled, ready }
+        };
+        Ok(Figures { nodes: self.lab.nodes()?.into_iter().map(node).collect(), requests: backend.requests })
     }
 
     /// Carries out a decision as far as possible.
@@ -135,7 +120,7 @@ impl ScaleNodes {
             Decision::Stop(node, why) => {
                 let would = if self.dry_run { "would stop" } else { "stops" };
                 reporter.log(format_args!("{would} {}: {why}", node.name));
-                let stopped = if self.dry_run { Ok(()) } else { self.nodes().stop(node) };
+                let stopped = if self.dry_run { Ok(()) } else { self.lab.stop(&[&node.id]) };
                 if let Err(error) = stopped {
                     reporter.log(format_args!("{} is not stopped: {error:#}", node.name));
                 }
@@ -145,8 +130,14 @@ impl ScaleNodes {
     }
 
     fn start(&self, count: usize, reporter: &Reporter) {
+        let label = format!("--label={SCALED}={}", self.lab.network);
+        let start = || {
+            let name = self.lab.free_name(|_| false)?;
+            self.lab.start(&name, &["--rm", &label])?;
+            anyhow::Ok(name)
+        };
         for _ in 0..count {
-            match self.nodes().start() {
+            match start() {
                 Ok(name) => reporter.log(format_args!("{name} is started")),
                 Err(error) => return reporter.log(format_args!("a node is not started: {error:#}")),
             }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,6 +55,8 @@ pub struct Output {
 /// Input and outputs are files in memory. So no thread has to feed or drain the program, and a child that it leaves behind
 /// with an open output is not waited for.
 ///
+/// The program is in a process group of its own: Ctrl-C at a terminal ends the tool, not what it has asked another program for.
+///
 /// # Errors
 /// [`ProgramError`]. A non-zero exit is not an error; see [`Output::status`].
 pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Result<Output, ProgramError> {
@@ -61,13 +64,12 @@ pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> R
     let memory = |content: &str| in_memory(content).map_err(io_error);
     let (stdin, stdout, stderr) = (memory(input)?, memory("")?, memory("")?);
     let output = |file: &File| file.try_clone().map(Stdio::from).map_err(io_error);
-    let mut child =
-        Command::new(program).args(arguments).stdin(stdin).stdout(output(&stdout)?).stderr(output(&stderr)?).spawn().map_err(
-            |source| match source.kind() {
-                io::ErrorKind::NotFound => ProgramError::Missing { program: program.to_owned() },
-                _ => io_error(source),
-            },
-        )?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(stdin).stdout(output(&stdout)?).stderr(output(&stderr)?).process_group(0);
+    let mut child = command.spawn().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ProgramError::Missing { program: program.to_owned() },
+        _ => io_error(source),
+    })?;
     match wait(&mut child, limit) {
         Ok(Some(status)) => Ok(Output { status, stdout: text(stdout), stderr: text(stderr) }),
         result => {
@@ -119,6 +121,14 @@ mod tests {
     fn both_outputs_and_the_status_are_told() {
         let answer = run("sh", &["-c", "cat; echo err >&2; exit 3"], "out\n", LONG).unwrap();
         assert_eq!((answer.stdout.as_str(), answer.stderr.as_str(), answer.status.code()), ("out\n", "err\n", Some(3)));
+    }
+
+    #[test]
+    fn a_program_is_in_a_process_group_of_its_own() {
+        // Process id and process group (proc(5), /proc/pid/stat).
+        let answer = run("sh", &["-c", "cut -d ' ' -f 1,5 /proc/$$/stat"], "", LONG).unwrap();
+        let (pid, group) = answer.stdout.trim_end().split_once(' ').unwrap();
+        assert_eq!(pid, group);
     }
 
     #[test]

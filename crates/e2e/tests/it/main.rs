@@ -3,6 +3,7 @@
 mod convergence;
 mod crash;
 mod crowd;
+mod deploy;
 mod errors;
 mod evidence;
 mod faults;

@@ -1,45 +1,17 @@
 //! `scale-nodes`: the number of nodes follows the load.
 
-use std::process::Command;
-
-use e2e::docker::docker;
 use e2e::http::Load;
 use e2e::{Balancer, Lab, Look, eventually};
 use lb_fixture::Background;
 
-const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-
-/// The tool, as the README starts it.
-fn cargo(command: &str) -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(TOP).args([command, "--quiet", "--locked", "-p", "scale-nodes"]);
-    cargo
-}
-
 /// The tool on a lab.
 fn scale(lab: &Lab, balancer: &Balancer, options: &[&str]) -> Background {
-    // To compile it may take longer than any test waits.
-    assert!(cargo("build").status().unwrap().success());
-    let mut command = cargo("run");
-    command.arg("--");
-    command.args(["--socket", &format!("127.0.0.1:{}", balancer.port(9999)), "--image", "softengheigvd/webapp"]);
-    command.env("NETWORK", lab.network()).env("PREFIX", format!("{}-", lab.network())).env("SERF_LOG", "/dev/null");
-    Background::start(command.args(options))
-}
-
-/// The names of the nodes that run, without what is before them.
-fn nodes(lab: &Lab) -> Vec<String> {
-    let network = format!("network={}", lab.network());
-    let names = docker(&["ps", "--filter", &network, "--filter", "label=softengheigvd.image=webapp", "--format", "{{.Names}}"]);
-    let mut names: Vec<String> =
-        names.lines().filter_map(|name| Some(name.strip_prefix(lab.network())?.trim_start_matches('-').to_owned())).collect();
-    names.sort();
-    names
+    lab.tool("scale-nodes", balancer, &[&["--image", "softengheigvd/webapp"], options].concat())
 }
 
 fn are(lab: &Lab, tool: &Background, names: &[&str]) {
     eventually(&format!("the nodes are {names:?}"), 90, || {
-        let found = nodes(lab);
+        let found = lab.nodes();
         if found == names { Ok(()) } else { Err(format!("{found:?}: {}", tool.said())) }
     });
 }
@@ -81,7 +53,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let tool = scale(&lab, &balancer, &["--min", "4", "--max", "5", "--dry-run", "--cool-down", "1s"]);
     let line = "scale-nodes: would start 2 more: 2 nodes are fewer than --min 4\n";
     eventually("it says so twice", 30, || if tool.said().matches(line).count() >= 2 { Ok(()) } else { Err(tool.said()) });
-    assert_eq!(nodes(&lab), ["s1", "s2"]);
+    assert_eq!(lab.nodes(), ["s1", "s2"]);
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! The `deploy-nodes` program; everything is in the library of the same name.
+
+fn main() -> std::process::ExitCode {
+    lb_core::tool::main(deploy_nodes::run)
+}

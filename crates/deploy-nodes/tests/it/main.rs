@@ -1,0 +1,4 @@
+//! The tests of `deploy-nodes`, as one program: it is linked once.
+
+mod cli;
+mod decision;
