@@ -8,4 +8,6 @@ const addresses = lines.map((line) => {
   return { host, ip, port: process.env.BACKEND_PORT, weight: 100 };
 });
 const template = handlebars.compile(fs.readFileSync(process.argv[2], 'utf8'), { noEscape: true });
-process.stdout.write(template({ addresses }));
+// The image's template has a section for each service.
+const services = [{ name: 'nodes', check: '/health', cookie: 'NODESESSID', nodes: addresses }];
+process.stdout.write(template({ addresses, services, routes: [], fallback: 'nodes' }));

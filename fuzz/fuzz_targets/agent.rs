@@ -10,7 +10,7 @@ use std::thread;
 
 use lb_core::members::MemberList;
 use lb_core::members::agent;
-use lb_fuzz::{GATE, ROLE, check_message, check_name, check_node};
+use lb_fuzz::{GATE, ROLES, check_message, check_name, check_node};
 use libfuzzer_sys::fuzz_target;
 
 /// Header of an answer without error: {"Error": "", "Seq": 0}.
@@ -90,7 +90,7 @@ fuzz_target!(|input: &[u8]| {
     }
     // It is one member, which hides no other.
     let parts: Vec<&[u8]> = input.split(|byte| *byte == SEPARATOR).collect();
-    let tags: [&[u8]; 2] = [b"role", ROLE.as_bytes()];
+    let tags: [&[u8]; 2] = [b"role", ROLES[1].as_bytes()];
     let good = |name: &str| member(&[&[name.as_bytes(), &[172, 18, 0, 2], b"alive"], &tags[..]].concat());
     let members = [good(GOOD[0]), member(&parts), good(GOOD[1])].concat();
     let list = ask(&[b"\x81\xa7Members\x93", &members[..]].concat()).expect("the list can be read");

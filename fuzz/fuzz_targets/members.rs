@@ -3,14 +3,14 @@
 
 use lb_core::members::MemberList;
 use lb_core::node::NodeName;
-use lb_fuzz::{GATE, ROLE, check_message, check_name, check_node};
+use lb_fuzz::{GATE, ROLES, check_message, check_name, check_node};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
 /// The nodes of the list as Serf would print them.
 fn print(list: &MemberList) -> String {
     let members = list.nodes.values().map(|node| {
-        let mut tags = json!({ "role": ROLE });
+        let mut tags = json!({ "role": node.role.as_str() });
         for pair in node.to_string().split(' ').skip(2) {
             let (key, value) = pair.split_once('=').expect("a pair");
             tags[key] = value.into();
@@ -29,7 +29,7 @@ fuzz_target!(|json: &str| {
     // Serde takes a list for an object as well, which Serf never prints.
     let Some(members) = value["members"].as_array().filter(|members| members.iter().all(Value::is_object)) else { return };
     let is_alive = |member: &&Value| member["status"] == "alive";
-    let is_ours = |member: &&Value| is_alive(member) && member["tags"]["role"] == ROLE;
+    let is_ours = |member: &&Value| is_alive(member) && ROLES.iter().any(|role| member["tags"]["role"] == *role);
     assert_eq!(list.members, members.len());
     assert_eq!(list.alive, members.iter().filter(is_alive).count());
     assert!(list.nodes.len() + list.rejected.len() <= members.iter().filter(is_ours).count());

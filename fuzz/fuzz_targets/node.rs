@@ -18,7 +18,7 @@ static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir_in("/de
 /// One file with this content, which may be anything: it is the node, or is passed over and then healed.
 fn check_file(directory: &Path, content: &[u8]) {
     let text = std::str::from_utf8(content).ok();
-    let node = text.and_then(|text| text.parse::<Node>().ok()).filter(|_| content.len() < 1024);
+    let node = text.and_then(|text| text.parse::<Node>().ok()).filter(|_| content.len() < 2048);
     let (path, healed) = match &node {
         Some(node) => (directory.join(node.name.as_str()), node.clone()),
         None => (directory.join("s1"), "s1 172.18.0.2".parse().expect("a node")),
@@ -35,6 +35,8 @@ fn check_file(directory: &Path, content: &[u8]) {
     assert!(registry.nodes().values().eq([&healed]));
     assert!(Registry::read(directory).expect("read").nodes().values().eq([&healed]));
     assert!(registry.remove(&healed.name).expect("remove"));
+    assert_eq!(registry.idle().len(), usize::from(!healed.role.is_default()));
+    registry.forget_idle(|_| false).expect("forget");
     assert_eq!(fs::read_dir(directory).expect("list").count(), 1, "its mark is left");
 }
 

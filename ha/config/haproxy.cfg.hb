@@ -57,24 +57,37 @@ frontend http
     http-request add-header X-Balancer %[var(txn.balancer)]
     # It is about the connection between the node and HAProxy.
     http-response del-header keep-alive
-    default_backend nodes
+{{#each routes}}
+    use_backend {{name}} if {{condition}}
+{{/each}}
+    default_backend {{fallback}}
 
-backend nodes
+{{#each services}}
+backend {{name}}
     # HAProxy also writes UP and DOWN of servers to standard error, so do not log them twice. Requests are logged by the
     # frontend.
     no log
     balance roundrobin
+{{#if cookie}}
     # Sticky sessions: HAProxy prefixes the application's own cookie with a hash of the node's address and port. A session does
     # not follow a name to another address. The key is no secret, but a new one ends all sessions.
-    cookie NODESESSID prefix nocache dynamic
+    cookie {{cookie}} prefix nocache dynamic
     dynamic-cookie-key softengheigvd
-    option httpchk GET /health
+{{/if}}
+    option httpchk GET {{check}}
     # Only retry requests that are safe to repeat.
     http-request disable-l7-retry unless METH_GET
-{{#each addresses}}
+{{#each nodes}}
     server {{host}} {{ip}}:{{port}} weight {{weight}} check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down
 {{/each}}
 
+{{/each}}
+{{#if unclaimed}}
+backend unclaimed
+    no log
+    http-request return status 404 content-type text/plain string "No service answers here.\n"
+
+{{/if}}
 listen stats
     bind *:1936
     option dontlog-normal

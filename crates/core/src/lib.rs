@@ -9,8 +9,8 @@
 //!
 //! [`members`] is the cluster as Serf knows it; [`registry`] has one file per node; [`config`] is the text of `haproxy.cfg`,
 //! rendered from the registry; [`haproxy`] is the running process, and the plan that makes it match the text. [`publish`]
-//! takes the registry all the way to the process. [`node`] has the checked types that all of them use, [`tool`] is the
-//! framework of the command line tools, and [`os`] wraps the operating system.
+//! takes the registry all the way to the process. [`node`] and [`service`] have the checked types that all of them use,
+//! [`tool`] is the framework of the command line tools, and [`os`] wraps the operating system.
 
 pub mod config;
 pub mod haproxy;
@@ -19,4 +19,5 @@ pub mod node;
 pub mod os;
 pub mod publish;
 pub mod registry;
+pub mod service;
 pub mod tool;

@@ -15,8 +15,8 @@ const EXAMPLES: &str = r"  serf agent -event-handler member-join,member-update=m
 ///
 /// Reads event lines from standard input, one per member: NAME, ADDRESS, ROLE and TAGS, separated by tabs (or by spaces,
 /// when typed by hand). Writes a file to the registry for each member with the role, in the lab's format, then renders
-/// haproxy.cfg and updates the running HAProxy. Understands the tags port=, weight= (0 to 256) and drain=yes. A second
-/// run changes nothing.
+/// haproxy.cfg and updates the running HAProxy. Understands the tags port=, weight= (0 to 256), drain=yes, and those of its
+/// service: host=, path=, check= and cookie=. A second run changes nothing.
 #[derive(Debug, Parser)]
 #[command(name = "member-join", version, after_help = after_help(EXAMPLES))]
 pub struct MemberJoin {

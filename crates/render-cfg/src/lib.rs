@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use lb_core::config::template::NAMES;
 use lb_core::haproxy;
 use lb_core::os::read_file::read_text;
 use lb_core::publish::PublishOptions;
@@ -23,7 +24,8 @@ const EXAMPLES: &str = "  docker exec ha render-cfg --stdout
 /// Render the registry into haproxy.cfg.
 ///
 /// The template is Handlebars: {{#each addresses}} … {{host}} {{ip}} {{port}} {{weight}} {{drain}} … {{/each}}, and the
-/// names given with --set. The file is replaced atomically, only if it changes and only if HAProxy accepts it. The
+/// names given with --set. {{#each services}} has the fields name, hosts, paths, check, cookie and {{#each nodes}};
+/// {{#each routes}} has name, host, path and condition. The file is replaced atomically, only if it changes and only if HAProxy accepts it. The
 /// running HAProxy is not touched (see reload-ha).
 #[derive(Debug, Parser)]
 #[command(name = "render-cfg", version, after_help = after_help(EXAMPLES))]
@@ -56,8 +58,8 @@ impl Tool for RenderCfg {
 
 fn setting(text: &str) -> Result<(String, String), &'static str> {
     let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
-    if name.is_empty() || name == "addresses" {
-        return Err("the name is empty, or that of the list of nodes");
+    if name.is_empty() || NAMES.contains(&name) {
+        return Err("the name is empty, or one that every template has");
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -70,7 +72,7 @@ pub fn run(tool: &RenderCfg, reporter: &Reporter) -> Result<Exit> {
     let settings: BTreeMap<_, _> = tool.set.iter().cloned().collect();
     let config = &tool.options.process.config;
     if tool.stdout || tool.check || tool.diff {
-        let rendering = Candidate::read(&tool.options.render, settings)?;
+        let rendering = Candidate::read(&tool.options, settings)?;
         reporter.skipped_files(rendering.skipped());
         let text = rendering.text()?;
         if tool.check {

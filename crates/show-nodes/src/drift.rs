@@ -80,9 +80,14 @@ pub fn explain_refusal(drift: &mut [Drift], words: &str, template: &Path) {
 fn remedy(reason: &NodeError) -> &'static str {
     match reason {
         NodeError::Name(_) => "give it another by SERF_NODE_NAME",
-        NodeError::Port(_) | NodeError::Weight(_) | NodeError::Drain(_) | NodeError::Duplicate(_) => {
-            "on that node, serf tags -set NAME=VALUE or -delete NAME"
-        }
+        NodeError::Role { .. } => "give it another by ROLE",
+        NodeError::Port(_)
+        | NodeError::Weight(_)
+        | NodeError::Drain(_)
+        | NodeError::Host { .. }
+        | NodeError::Path { .. }
+        | NodeError::Cookie(_)
+        | NodeError::Duplicate(_) => "on that node, serf tags -set NAME=VALUE or -delete NAME",
         NodeError::Elsewhere { .. } => "if it should be a node, NODE_NETWORKS at the balancer must admit it",
         _ => "it must join with an address of its own; what is no node of yours goes by serf force-leave -prune NAME",
     }

@@ -17,6 +17,7 @@ use lb_core::os::atomic_file::replace;
 use lb_core::publish::PublishOptions;
 use lb_core::publish::stats::{Stats, last_sync, stats_path};
 use lb_core::registry::reconcile::{Judge, Kept};
+use lb_core::service::Conflict;
 use lb_core::tool::RunOptions;
 use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool};
@@ -25,6 +26,7 @@ mod drift;
 mod history;
 mod metrics;
 mod nodes;
+mod routes;
 mod states;
 mod table;
 mod text;
@@ -61,6 +63,9 @@ pub struct ShowNodes {
     /// Show only this node, given by name, container name or address: where it is, and how it got there
     #[arg(value_name = "NAME", conflicts_with = "metrics")]
     name: Option<String>,
+    /// Show which service answers where, and which claims are void
+    #[arg(long, conflicts_with_all = ["metrics", "name"])]
+    routes: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "metrics")]
     json: bool,
@@ -98,6 +103,13 @@ pub struct View {
     states: States,
     nodes: Nodes,
     drift: Vec<Drift>,
+}
+
+impl View {
+    /// Claims of services that are void.
+    fn conflicts(&self) -> Vec<Conflict> {
+        self.states.services().map(|services| services.conflicts).unwrap_or_default()
+    }
 }
 
 /// Runs the tool.
@@ -175,6 +187,11 @@ impl ShowNodes {
             _ if self.metrics => (metrics::metrics(view, &stats(), last_sync(master)), Exit::Done),
             Some(name) => text::one(view, name, &self.run_options.log_file, self.json, style)
                 .unwrap_or_else(|| (text::no_node(name, view.states.role_of(name, containers), &self.role.role), Exit::Failed)),
+            None if self.routes => {
+                let text = if self.json { routes::json(view) } else { routes::table(view, style) };
+                // Without it, the table of the nodes says why.
+                text.map_or_else(|| (text::all(view, style), Exit::Failed), |text| (text, Exit::Done))
+            }
             None if self.json => (text::json(view, stats().generation()), exit),
             None => (text::all(view, style), exit),
         }

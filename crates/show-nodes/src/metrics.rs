@@ -1,5 +1,6 @@
 //! The metrics in the Prometheus text format (see "Exposition formats" in its documentation).
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
@@ -22,30 +23,41 @@ pub fn metrics(view: &View, stats: &Stats, last_sync: Option<u64>) -> String {
     }
 
     text.head("lb_nodes", "gauge", "Nodes in each of the four states");
-    let mut count = |state: &str, count: usize| text.sample("lb_nodes", &[("state", state)], count);
+    let services: BTreeSet<_> = rows().map(Row::other_service).chain([None]).collect();
+    let mut count = |state: &str, is: &dyn Fn(&Row) -> bool| {
+        for service in &services {
+            let labels = service.map(|service| ("service", service));
+            let labels: Vec<_> = [("state", state)].into_iter().chain(labels).collect();
+            text.sample("lb_nodes", &labels, rows().filter(|row| row.other_service() == *service && is(row)).count());
+        }
+    };
     if states.members.is_ok() {
-        count("member_alive", rows().filter(|row| row.member.as_deref() == Some("alive")).count());
-        count("member_failed", rows().filter(|row| row.member.as_deref() == Some("failed")).count());
+        count("member_alive", &|row| row.member.as_deref() == Some("alive"));
+        count("member_failed", &|row| row.member.as_deref() == Some("failed"));
     }
     if states.registry.is_ok() {
-        count("registered", rows().filter(|row| row.in_registry).count());
-        count("kept", rows().filter(|row| row.kept.is_some()).count());
+        count("registered", &|row| row.in_registry);
+        count("kept", &|row| row.kept.is_some());
     }
     if states.file.is_ok() {
-        count("in_file", rows().filter(|row| row.in_file).count());
+        count("in_file", &|row| row.in_file);
     }
     if states.servers.is_ok() {
         let is = |row: &Row, begin: &str| row.servers.iter().any(|server| server.state.starts_with(begin));
         // HAProxy considers a server with weight 0 to be up, but sends it no new sessions.
         let drains = |row: &Row| is(row, "DRAIN") || (row.drains && is(row, "UP"));
-        count("up", rows().filter(|row| is(row, "UP") && !drains(row)).count());
-        count("down", rows().filter(|row| is(row, "DOWN")).count());
-        count("drain", rows().filter(|row| drains(row)).count());
-        count("maintenance", rows().filter(|row| is(row, "MAINT")).count());
+        count("up", &|row| is(row, "UP") && !drains(row));
+        count("down", &|row| is(row, "DOWN"));
+        count("drain", &drains);
+        count("maintenance", &|row| is(row, "MAINT"));
     }
     if states.members.is_ok() {
         text.head("lb_members_refused", "gauge", "Alive members with the role that cannot be registered");
         text.sample("lb_members_refused", &[], rows().filter(|row| row.refused.is_some()).count());
+    }
+    if states.known.is_ok() {
+        text.head("lb_route_conflicts", "gauge", "Claims of services that are void, because another service has the place");
+        text.sample("lb_route_conflicts", &[], view.conflicts().len());
     }
     text.head("lb_drift", "gauge", "Differences between a state and the one before it");
     for state in ["registry", "file", "HAProxy"] {
@@ -77,7 +89,7 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}.\n# TYPE {name} {kind}");
     }
 
-    /// Label values are fixed words, so they need no escaping.
+    /// Label values are fixed words or names of services, so they need no escaping.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };

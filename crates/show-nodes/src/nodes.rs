@@ -7,6 +7,7 @@ use lb_core::members::containers::Containers;
 use lb_core::members::{Member, MemberList};
 use lb_core::node::{Node, NodeName, Port};
 use lb_core::registry::reconcile::Kept;
+use lb_core::service::{Role, Roles};
 use serde::Serialize;
 
 use crate::states::{Server, States};
@@ -18,6 +19,8 @@ pub struct Row {
     pub name: String,
     /// Name of its container, while its member is alive.
     pub container: Option<String>,
+    /// Its service, which is its role; `backend` for the only one.
+    pub service: Option<String>,
     /// Its address.
     pub address: Option<String>,
     /// Its port.
@@ -64,6 +67,12 @@ impl Row {
         !self.in_file && !self.in_registry && self.servers.iter().any(|server| server.state.starts_with("MAINT"))
     }
 
+    /// Its service, unless that is the default one or not known.
+    #[must_use]
+    pub fn other_service(&self) -> Option<&str> {
+        self.service.as_deref().filter(|service| *service != Role::default_ref().as_str())
+    }
+
     /// Whether its member is alive.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -77,6 +86,7 @@ impl Row {
     }
 
     fn describe(&mut self, node: &Node, default: Port) {
+        self.service = Some(node.role.to_string());
         self.address = Some(node.address.to_string());
         self.port = Some(node.port(default).to_string());
         (self.weight, self.drains) = (Some(node.weight().to_string()), node.tags.drain);
@@ -102,13 +112,13 @@ impl Nodes {
         states: &States,
         list: Option<&MemberList>,
         kept: &BTreeMap<NodeName, Kept>,
-        role: &str,
+        roles: &Roles,
         port: Port,
         containers: &mut Containers,
     ) -> Self {
         let mut nodes = Self::default();
         if let (Ok(members), Some(list)) = (&states.members, list) {
-            nodes.add_members(members, list, role, port);
+            nodes.add_members(members, list, roles, port);
         }
         for node in states.registry.iter().flat_map(|registry| registry.nodes().values()) {
             let row = nodes.row(node.name.as_str());
@@ -138,8 +148,8 @@ impl Nodes {
         }
     }
 
-    fn add_members(&mut self, members: &[Member], list: &MemberList, role: &str, port: Port) {
-        for member in members.iter().filter(|member| member.tags.get("role").is_some_and(|its| its == role)) {
+    fn add_members(&mut self, members: &[Member], list: &MemberList, roles: &Roles, port: Port) {
+        for member in members.iter().filter(|member| member.tags.get("role").is_some_and(|role| roles.has(role))) {
             let row = self.row(&member.name);
             row.member = Some(member.status.clone());
             row.address = Some(member.address.clone());

@@ -12,9 +12,10 @@ use lb_core::members::agent;
 use lb_core::members::containers::Containers;
 use lb_core::os::read_file::read_text;
 use lb_core::publish::PublishOptions;
-use lb_core::publish::{Applied, plan_file};
+use lb_core::publish::{Applied, known, plan_file};
 use lb_core::registry::Registry;
 use lb_core::registry::witness::Witness;
+use lb_core::service::{Known, Services};
 use serde::Deserialize;
 
 /// What could be read, or why not.
@@ -27,6 +28,8 @@ pub struct States {
     pub members: Read<Vec<Member>>,
     /// The registry.
     pub registry: Read<Registry>,
+    /// What is known about services, besides their nodes.
+    pub known: Read<Known>,
     /// The template rendered with the registry.
     pub rendered: Read<String>,
     /// The text of the file.
@@ -119,18 +122,28 @@ impl States {
         }
     }
 
+    /// The services, and who answers where, unless that cannot be read.
+    #[must_use]
+    pub fn services(&self) -> Option<Services<'_>> {
+        let nodes: Vec<_> = self.registry.as_ref().ok()?.nodes().values().collect();
+        Some(Services::of(&nodes, self.known.as_ref().ok()?))
+    }
+
     /// Reads all of them.
     #[must_use]
     pub fn read(options: &PublishOptions) -> Self {
         let registry = Registry::read(&options.render.nodes_dir).map_err(told);
+        let known = registry.as_ref().map_err(Clone::clone).and_then(|registry| known(registry, &options.render).map_err(told));
         let rendered = registry.as_ref().map_err(Clone::clone).and_then(|registry| {
             let template = Template::load(&options.render.template).map_err(told)?;
-            template.render(registry.nodes().values(), options.render.port, &BTreeMap::new()).map_err(told)
+            let known = known.as_ref().map_err(Clone::clone)?;
+            template.render(registry.nodes().values(), known, options.render.port, &BTreeMap::new()).map_err(told)
         });
         let config = &options.process.config;
         Self {
             members: agent::members().map_err(told),
             registry,
+            known,
             rendered,
             file: read_text(config).map_err(|error| format!("read {}: {error}", config.display())),
             servers: servers(&options.process),

@@ -55,9 +55,13 @@ struct Column {
     cell: fn(&Row) -> String,
 }
 
-const COLUMNS: [Column; 11] = [
+/// The column that is only there if there are several services.
+const SERVICE: &str = "SERVICE";
+
+const COLUMNS: [Column; 12] = [
     Column { head: "NAME", state: "", rank: 0, cell: |row| printable(&row.name) },
     Column { head: "CONTAINER", state: "", rank: 4, cell: |row| or_dash(row.container.as_ref()) },
+    Column { head: SERVICE, state: "", rank: 3, cell: |row| or_dash(row.service.as_ref()) },
     Column { head: "ADDRESS", state: "", rank: 6, cell: |row| or_dash(row.address.as_ref()) },
     Column { head: "PORT", state: "", rank: 9, cell: |row| or_dash(row.port.as_ref()) },
     Column { head: "WEIGHT", state: "", rank: 8, cell: weight },
@@ -103,8 +107,10 @@ pub fn printable(text: &str) -> String {
 #[must_use]
 pub fn table(rows: &[&Row], marked: impl Fn(&Row) -> bool, unknown: &[&str], style: Style) -> String {
     let cell = |column: &Column, row: &Row| if unknown.contains(&column.state) { "?".to_owned() } else { (column.cell)(row) };
+    let services = rows.iter().any(|row| row.other_service().is_some());
+    let shown = COLUMNS.iter().filter(|column| services || column.head != SERVICE);
     let mut columns: Vec<(&Column, Vec<String>)> =
-        COLUMNS.iter().map(|column| (column, rows.iter().map(|row| cell(column, row)).collect())).collect();
+        shown.map(|column| (column, rows.iter().map(|row| cell(column, row)).collect())).collect();
     let width = |(column, cells): &(&Column, Vec<String>)| {
         cells.iter().map(|cell| cell.chars().count()).chain([column.head.len()]).max().unwrap_or(0)
     };
@@ -165,6 +171,10 @@ mod tests {
         assert!(!text.contains('\x1b'), "{text:?}");
         let text = table(&[&a], |_| false, &["members", "HAProxy"], PLAIN);
         assert!(text.ends_with("  ?       -         yes   ?        ?         ?\n"), "{text}");
+        let shop = Row { service: Some("shop".to_owned()), ..row("c") };
+        let text = table(&[&a, &shop], |_| false, &[], PLAIN);
+        let words = |line: usize| text.lines().nth(line).unwrap().split_whitespace().nth(2).unwrap();
+        assert_eq!((words(0), words(1), words(2)), ("SERVICE", "-", "shop"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use lb_core::os::escape::Quoted;
+use lb_core::service::Roles;
 use lb_core::tool::Exit;
 use serde_json::{Value, json};
 
@@ -16,7 +17,8 @@ use crate::table::{Colour, Style, printable, table};
 /// The table of all nodes, followed by the differences.
 #[must_use]
 pub fn all(view: &View, style: Style) -> String {
-    let rows: Vec<&Row> = view.nodes.rows.values().collect();
+    let mut rows: Vec<&Row> = view.nodes.rows.values().collect();
+    rows.sort_by_key(|row| row.other_service());
     let drifting: BTreeSet<&str> = view.drift.iter().filter_map(|drift| drift.node.as_deref()).collect();
     let marked = |row: &Row| drifting.contains(row.name.as_str());
     let mut text = if rows.is_empty() { "no node\n".to_owned() } else { table(&rows, marked, &unknown(view), style) };
@@ -26,6 +28,7 @@ pub fn all(view: &View, style: Style) -> String {
     });
     let kept = rows.iter().filter_map(|row| Some(format!("{}: {}\n", printable(&row.name), row.kept.as_ref()?)));
     let mut notes: Vec<String> = leaving.chain(kept).collect();
+    notes.extend(view.conflicts().iter().map(|conflict| style.paint(Colour::Yellow, &conflict.to_string()) + "\n"));
     notes.extend(view.drift.iter().map(|drift| style.paint(Colour::Red, &told(drift)) + "\n"));
     notes.extend(view.states.unreadable().iter().map(|state| style.paint(Colour::Red, &cannot_read(*state)) + "\n"));
     if !notes.is_empty() {
@@ -71,12 +74,14 @@ fn unreadable(view: &View) -> Vec<Value> {
 
 /// The message for a name that no node has. `role` is the role of the member with that name, if there is one.
 #[must_use]
-pub fn no_node(asked: &str, role: Option<&str>, wanted: &str) -> String {
-    let (asked, wanted) = (Quoted(asked), Quoted(wanted));
+pub fn no_node(asked: &str, role: Option<&str>, wanted: &Roles) -> String {
+    let asked = Quoted(asked);
     match role {
         Some(role) => {
-            let role = Quoted(role);
-            format!("{asked}: a member of the role {role}, and only {wanted} is load-balanced: start it with ROLE={wanted}\n")
+            let (role, roles) = (Quoted(role), wanted.to_string());
+            let (roles, several) = (Quoted(&roles), matches!(wanted, Roles::These(roles) if roles.len() > 1));
+            let (are, with) = if several { ("are", "one of these as ROLE".to_owned()) } else { ("is", format!("ROLE={roles}")) };
+            format!("{asked}: a member of the role {role}, and only {roles} {are} load-balanced: start it with {with}\n")
         }
         None => format!(
             "{asked}: no node has this name, container or address, and the log tells of none: does it run (docker ps), on \
@@ -145,6 +150,9 @@ fn in_container_or_at<'a>(view: &'a View, asked: &str) -> Option<&'a Row> {
 
 fn where_it_is(row: &Row, unknown: &[&str], line: &mut impl FnMut(&str, &str)) {
     let dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
+    if let Some(service) = row.other_service() {
+        line("service", service);
+    }
     let drains = if row.drains { ", drains" } else { "" };
     line("address", &format!("{} port {} weight {}{drains}", dash(&row.address), dash(&row.port), dash(&row.weight)));
     let mut known = |head: &str, state: &str, what: &str| line(head, if unknown.contains(&state) { "not known" } else { what });

@@ -138,6 +138,7 @@ impl SyncNodes {
                 kept = judge.kept(registry, || haproxy.witness())?;
             }
             change = reconcile(registry, list, &kept, self.role.max_nodes)?;
+            registry.forget_idle(|service| self.role.role.has_service(service))?;
             rejected = self.log(&change, &kept, list, reporter);
             Ok(())
         })?;

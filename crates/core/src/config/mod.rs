@@ -8,7 +8,7 @@ pub mod template;
 pub use server::{NoAddress, ServerKey, ServerLine, Settings};
 
 /// Keywords that begin a section (HAProxy 3.0 configuration manual).
-const SECTIONS: [&str; 18] = [
+pub(crate) const SECTIONS: [&str; 18] = [
     "backend",
     "cache",
     "crt-store",

@@ -10,6 +10,7 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
 use crate::node::{Address, Node, NodeError, Tags};
+use crate::service::Roles;
 
 /// Maximum number of networks named in a message.
 const MAX_SHOWN: usize = 4;
@@ -130,7 +131,7 @@ fn ip(address: Option<SockaddrStorage>) -> Option<IpAddr> {
 /// Decides which members are nodes, by their role and address.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    role: String,
+    roles: Roles,
     /// Addresses of this host, except loopback.
     own_addresses: Vec<IpAddr>,
     /// The networks of the nodes; `None` means anywhere.
@@ -140,11 +141,11 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Admits members of `role` in `networks`, except at the current addresses of this host.
+    /// Admits members of `roles` in `networks`, except at the current addresses of this host.
     ///
     /// # Errors
     /// [`NetworksError`] if there are no such networks.
-    pub fn new(role: &str, networks: &NodeNetworks) -> Result<Self, NetworksError> {
+    pub fn new(roles: &Roles, networks: &NodeNetworks) -> Result<Self, NetworksError> {
         let found: Vec<_> = getifaddrs()?.collect();
         let own = found.iter().filter_map(|found| ip(found.address));
         let network = |address: IpAddr, mask: IpAddr| {
@@ -156,17 +157,17 @@ impl Admission {
         };
         let up = found.iter().filter(|found| found.flags.contains(InterfaceFlags::IFF_UP));
         let on = up.filter_map(|found| network(ip(found.address)?, ip(found.netmask)?)).collect();
-        Self::for_host(role, networks, own.collect(), on)
+        Self::for_host(roles, networks, own.collect(), on)
     }
 
     /// As [`Self::new`], for a host with the addresses `own` on the networks `on`.
-    fn for_host(role: &str, networks: &NodeNetworks, own: Vec<IpAddr>, mut on: Vec<Network>) -> Result<Self, NetworksError> {
+    fn for_host(roles: &Roles, networks: &NodeNetworks, own: Vec<IpAddr>, mut on: Vec<Network>) -> Result<Self, NetworksError> {
         on.retain(|network| Kind::of(network.address) == Kind::Other);
         if *networks == NodeNetworks::Own && on.is_empty() {
             return Err(NetworksError::OnlyLoopback);
         }
         Ok(Self {
-            role: role.to_owned(),
+            roles: roles.clone(),
             own_addresses: own.into_iter().filter(|address| Kind::of(*address) != Kind::Loopback).collect(),
             networks: match networks {
                 NodeNetworks::Own => Some(on),
@@ -177,23 +178,18 @@ impl Admission {
         })
     }
 
-    /// Admits members of `role` at any address.
+    /// Admits members of `roles`, as in [`Roles`], at any address; nobody if they are not roles.
     #[must_use]
-    pub fn anywhere(role: &str) -> Self {
-        Self { role: role.to_owned(), own_addresses: Vec::new(), networks: None, is_default: false }
-    }
-
-    /// The role of the members that are nodes.
-    #[must_use]
-    pub fn role(&self) -> &str {
-        &self.role
+    pub fn anywhere(roles: &str) -> Self {
+        let roles = roles.parse().unwrap_or(Roles::These(Vec::new()));
+        Self { roles, own_addresses: Vec::new(), networks: None, is_default: false }
     }
 
     /// Turns a member into a node, or returns `None` if it has another role and so takes no traffic. The arguments are
     /// untrusted. The role is not taken from `tags`, where the value of another tag could forge it.
     ///
     /// # Errors
-    /// [`NodeError`] if the name, the address or one of the tags `port`, `weight`, `drain` is invalid, or if no node may have
+    /// [`NodeError`] if the name, the address, the role or one of the tags of [`Tags::KEYS`] is invalid, or if no node may have
     /// the address. Other tags are ignored.
     pub fn admit<'a>(
         &self,
@@ -202,12 +198,10 @@ impl Admission {
         role: &str,
         tags: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Option<Node>, NodeError> {
-        if role != self.role {
-            return Ok(None);
-        }
+        let Some(role) = self.roles.service(role)? else { return Ok(None) };
         let (name, address): (_, Address) = (name.parse()?, address.parse()?);
         self.check(address)?;
-        Ok(Some(Node { name, address, tags: Tags::from_pairs(tags, |_| Ok(()))? }))
+        Ok(Some(Node { name, address, role, tags: Tags::from_pairs(tags, |_, _| Ok(()))? }))
     }
 
     /// Checks that a node may have this address.
@@ -253,11 +247,15 @@ mod tests {
         list.iter().map(|network| network.parse().unwrap()).collect()
     }
 
+    fn backend() -> Roles {
+        "backend".parse().unwrap()
+    }
+
     /// A balancer with two interfaces, and loopback.
     fn gate(asked: &str) -> Admission {
         let own = ["127.0.0.1", "::1", "172.18.0.2", "10.0.1.7", "fd00::2", "fe80::2"].map(|ip| ip.parse().unwrap());
         let on = networks(&["127.0.0.1/8", "::1/128", "172.18.0.2/16", "10.0.1.7/24", "fd00::2/64", "fe80::2/64"]);
-        Admission::for_host("backend", &asked.parse().unwrap(), own.to_vec(), on).unwrap()
+        Admission::for_host(&backend(), &asked.parse().unwrap(), own.to_vec(), on).unwrap()
     }
 
     fn refusal(asked: &str, address: &str) -> Option<String> {
@@ -320,7 +318,7 @@ mod tests {
     #[test]
     fn a_host_with_loopback_only_must_be_told() {
         let beside = |asked: &str| {
-            Admission::for_host("backend", &asked.parse().unwrap(), Vec::new(), networks(&["127.0.0.1/8", "fe80::1/64"]))
+            Admission::for_host(&backend(), &asked.parse().unwrap(), Vec::new(), networks(&["127.0.0.1/8", "fe80::1/64"]))
         };
         assert!(beside("").unwrap_err().to_string().contains("NODE_NETWORKS"));
         assert!(beside("any").is_ok() && beside("10.0.0.0/8").is_ok());
@@ -337,6 +335,6 @@ mod tests {
 
     #[test]
     fn this_host_has_addresses() {
-        assert!(Admission::new("backend", &NodeNetworks::Any).is_ok());
+        assert!(Admission::new(&backend(), &NodeNetworks::Any).is_ok());
     }
 }

@@ -3,13 +3,15 @@
 use clap::Args;
 
 use super::admission::{Admission, NetworksError, NodeNetworks};
+use crate::service::Roles;
 
 /// Which members are nodes.
 #[derive(Debug, Clone, Args)]
 pub struct RoleOptions {
-    /// Role of the members that take traffic; others are ignored
+    /// Role of the members that take traffic, or several, separated by spaces, or * for all but balancer; others are
+    /// ignored
     #[arg(long, env = "BACKEND_ROLE", value_name = "ROLE", default_value = "backend")]
-    pub role: String,
+    pub role: Roles,
     /// Maximum number of registered nodes; further ones are rejected
     #[arg(long, env = "MAX_NODES", value_name = "N", default_value = "10000")]
     pub max_nodes: usize,

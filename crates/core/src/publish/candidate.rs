@@ -5,22 +5,23 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::PublishError;
-use crate::config::template::RenderOptions;
-use crate::config::template::Template;
+use super::{PublishError, PublishOptions};
+use crate::config::template::{RenderOptions, Template};
 use crate::haproxy::HaproxyError;
 use crate::node::{Node, NodeName, Port};
 use crate::registry::{Registry, RegistryError};
+use crate::service::{Conflict, Known, Routes, RoutesError, Services};
 
 /// Time limit for the search for offenders. For 1,000 nodes it runs some 12 checks of 30 ms each.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Give up after this many offenders without a single good node: the template is to blame.
 const MAX_OFFENDERS: usize = 3;
 
-/// Registry and template, read once, from which texts are rendered.
+/// Registry, template and routes, read once, from which texts are rendered.
 #[derive(Debug)]
 pub struct Candidate {
     registry: Registry,
+    known: Known,
     template: Template,
     port: Port,
     settings: BTreeMap<String, String>,
@@ -29,29 +30,31 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Reads registry and template; `settings` are additional names for the template.
+    /// Reads registry, template and routes; `settings` are additional names for the template.
     ///
     /// # Errors
-    /// [`PublishError::Registry`] or [`PublishError::Render`].
-    pub fn read(options: &RenderOptions, settings: BTreeMap<String, String>) -> Result<Self, PublishError> {
-        let registry = match Registry::read(&options.nodes_dir) {
+    /// [`PublishError::Registry`], [`PublishError::Routes`] or [`PublishError::Render`].
+    pub fn read(options: &PublishOptions, settings: BTreeMap<String, String>) -> Result<Self, PublishError> {
+        let nodes_dir = &options.render.nodes_dir;
+        let registry = match Registry::read(nodes_dir) {
             // A template rendered by hand with settings does not need nodes.
             Err(RegistryError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound && !settings.is_empty() => {
-                Registry::empty(&options.nodes_dir)
+                Registry::empty(nodes_dir)
             }
             result => result?,
         };
         Self::of(registry, options, settings)
     }
 
-    /// Reads the template for a registry that has already been read.
+    /// Reads template and routes for a registry that has already been read.
     pub(super) fn of(
         registry: Registry,
-        options: &RenderOptions,
+        options: &PublishOptions,
         settings: BTreeMap<String, String>,
     ) -> Result<Self, PublishError> {
-        let template = Template::load(&options.template)?;
-        Ok(Self { registry, template, port: options.port, settings, excluded: BTreeMap::new() })
+        let template = Template::load(&options.render.template)?;
+        let known = known(&registry, &options.render)?;
+        Ok(Self { registry, known, template, port: options.render.port, settings, excluded: BTreeMap::new() })
     }
 
     /// Renders the text of the configuration.
@@ -66,6 +69,13 @@ impl Candidate {
     #[must_use]
     pub fn skipped(&self) -> &[(PathBuf, String)] {
         self.registry.skipped()
+    }
+
+    /// Claims of services that are void.
+    #[must_use]
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
+        let nodes: Vec<_> = self.registry.nodes().values().collect();
+        Services::of(&nodes, &self.known).conflicts
     }
 
     /// Returns the skipped files, and the excluded nodes with HAProxy's messages.
@@ -108,8 +118,17 @@ impl Candidate {
     }
 
     fn text_of<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) -> Result<String, PublishError> {
-        Ok(self.template.render(nodes, self.port, &self.settings)?)
+        Ok(self.template.render(nodes, &self.known, self.port, &self.settings)?)
     }
+}
+
+/// What registry and options say about services, besides their nodes.
+///
+/// # Errors
+/// [`RoutesError`] if the file of routes cannot be used.
+pub fn known(registry: &Registry, options: &RenderOptions) -> Result<Known, RoutesError> {
+    let routes = options.routes_file.as_deref().map(Routes::load).transpose()?;
+    Ok(Known { idle: registry.idle().clone(), routes })
 }
 
 /// A search for offenders.

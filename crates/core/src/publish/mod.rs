@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::template::{RenderError, RenderOptions};
+use crate::config::template::RenderError;
 use crate::config::{Config, ServerKey};
 use crate::haproxy::ProcessOptions;
 use crate::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
@@ -14,6 +14,7 @@ use crate::haproxy::{self, HaproxyError, Observation, Session, parse_servers};
 use crate::os::atomic_file::{Staged, TEMP_NAME, remove_if_exists, replace};
 use crate::os::command::ProgramError;
 use crate::registry::{Registry, RegistryError};
+use crate::service::RoutesError;
 
 mod candidate;
 pub mod lock;
@@ -24,7 +25,7 @@ pub mod summary;
 mod target;
 mod timings;
 
-pub use candidate::Candidate;
+pub use candidate::{Candidate, known};
 use lock::{Lock, LockError};
 pub use options::PublishOptions;
 pub use outcome::{Applied, Outcome};
@@ -47,6 +48,9 @@ pub enum PublishError {
     /// The template cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// The file of routes cannot be used.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
     /// HAProxy does not answer, or rejects the configuration.
     #[error(transparent)]
     Haproxy(#[from] HaproxyError),
@@ -80,7 +84,7 @@ pub fn publish(
     change: impl FnOnce(&mut Registry, &mut Observation) -> Result<(), PublishError>,
 ) -> Result<Outcome, PublishError> {
     let mut publisher = Publisher::new(&options.process);
-    let result = publisher.publish(&options.render, change);
+    let result = publisher.publish(options, change);
     publisher.count(result)
 }
 
@@ -92,7 +96,7 @@ pub fn publish(
 /// [`PublishError`].
 pub fn write_file(options: &PublishOptions, settings: BTreeMap<String, String>, _lock: &Lock) -> Result<Outcome, PublishError> {
     let mut publisher = Publisher::new(&options.process);
-    let result = publisher.write_file(&options.render, settings);
+    let result = publisher.write_file(options, settings);
     publisher.count(result)
 }
 
@@ -133,12 +137,12 @@ impl<'a> Publisher<'a> {
 
     fn publish(
         &mut self,
-        options: &RenderOptions,
+        options: &PublishOptions,
         change: impl FnOnce(&mut Registry, &mut Observation) -> Result<(), PublishError>,
     ) -> Result<Outcome, PublishError> {
         // HAProxy prepares its answer while the registry is read.
         let mut observation = Observation::begin(self.options);
-        let mut registry = Registry::read(&options.nodes_dir)?;
+        let mut registry = Registry::read(&options.render.nodes_dir)?;
         change(&mut registry, &mut observation)?;
         let mut candidate = Candidate::of(registry, options, BTreeMap::new())?;
         let mut target = Target::new(self.options, candidate.text()?)?;
@@ -156,7 +160,7 @@ impl<'a> Publisher<'a> {
         Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_omitted(candidate))
     }
 
-    fn write_file(&mut self, options: &RenderOptions, settings: BTreeMap<String, String>) -> Result<Outcome, PublishError> {
+    fn write_file(&mut self, options: &PublishOptions, settings: BTreeMap<String, String>) -> Result<Outcome, PublishError> {
         let mut candidate = Candidate::read(options, settings)?;
         let mut target = Target::new(self.options, candidate.text()?)?;
         self.timings.lap("render");

@@ -9,6 +9,7 @@ use super::candidate::Candidate;
 use crate::config::Config;
 use crate::haproxy::plan::{Action, Command};
 use crate::node::NodeName;
+use crate::service::Conflict;
 
 /// How the process was updated.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Outcome {
     pub skipped_files: Vec<(PathBuf, String)>,
     /// Nodes that were excluded because HAProxy would reject the configuration, with its message.
     pub excluded: BTreeMap<NodeName, String>,
+    /// Claims of services that are void, because another service has the place.
+    pub conflicts: Vec<Conflict>,
     /// The servers that were changed.
     pub servers: Servers,
     /// Number of this publish among those that changed something; 0 if it changed nothing.
@@ -67,8 +70,9 @@ impl Outcome {
         Self { written: old != Some(new), applied, servers, ..Self::default() }
     }
 
-    /// Adds the skipped files and excluded nodes.
+    /// Adds the skipped files, excluded nodes and conflicts.
     pub(super) fn with_omitted(mut self, candidate: Candidate) -> Self {
+        self.conflicts = candidate.conflicts();
         (self.skipped_files, self.excluded) = candidate.into_omitted();
         self
     }

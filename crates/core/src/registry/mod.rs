@@ -1,26 +1,25 @@
 //! The registry: a directory with one file per node.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
-use walkdir::{DirEntry, WalkDir};
 
 use crate::node::{Node, NodeName};
 use crate::os::atomic_file::{remove_if_exists, remove_or_set_aside, replace};
 use crate::os::escape::Quoted;
 use crate::os::permissions::check_path;
+use crate::service::Role;
 
+mod files;
+mod idle;
 pub mod reconcile;
 pub mod witness;
 
-/// Maximum size of a node file in bytes; the longest valid line has about 240.
-const MAX_SIZE: usize = 1024;
+use files::{ReadError, entries, read_node};
+use idle::LAST_OF;
+
 /// Hidden file that marks a directory as a registry, in which other files may be replaced and removed.
 const MARKER: &str = ".registry";
 
@@ -70,10 +69,15 @@ pub enum RegistryError {
 ///
 /// The first change marks the directory as a registry, which fails if it has files that are not a node's. In a marked
 /// directory anything in the place of a node is replaced, and a non-empty directory is renamed.
+///
+/// When the last node of a service goes, its line is kept in a hidden file, so that the service is known until that file is
+/// removed. The default service does not need one while there is no other.
 #[derive(Debug)]
 pub struct Registry {
     directory: PathBuf,
     nodes: BTreeMap<NodeName, Node>,
+    /// The last nodes of services that have none now, by role.
+    idle: BTreeMap<Role, Node>,
     skipped: Vec<(PathBuf, String)>,
     is_marked: bool,
 }
@@ -91,11 +95,14 @@ impl Registry {
         let mut registry = Self::empty(directory);
         registry.is_marked = directory.join(MARKER).symlink_metadata().is_ok();
         for entry in entries(directory).map_err(failed)? {
+            let name = entry.file_name().to_string_lossy();
+            let idle = name.strip_prefix(LAST_OF);
             let node = match entry.file_type().is_file() {
-                true => read_node(&opened, entry.file_name()),
+                true => read_node(&opened, entry.file_name(), idle),
                 false => Err(ReadError::Content("not a regular file".to_owned())),
             };
             match node {
+                Ok(node) if idle.is_some() => drop(registry.idle.insert(node.role.clone(), node)),
                 Ok(node) => drop(registry.nodes.insert(node.name.clone(), node)),
                 Err(ReadError::Content(reason)) => registry.skipped.push((entry.into_path(), reason)),
                 // It was removed just now.
@@ -104,13 +111,22 @@ impl Registry {
                 Err(ReadError::System(source)) => return Err(RegistryError::Read { path: entry.into_path(), source }),
             }
         }
+        if !registry.idle.is_empty() {
+            registry.nodes.values().for_each(|node| drop(registry.idle.remove(&node.role)));
+        }
         Ok(registry)
     }
 
     /// A registry without nodes; the directory need not exist.
     #[must_use]
     pub fn empty(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), nodes: BTreeMap::new(), skipped: Vec::new(), is_marked: false }
+        Self {
+            directory: directory.to_owned(),
+            nodes: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            skipped: Vec::new(),
+            is_marked: false,
+        }
     }
 
     /// The nodes, by name.
@@ -154,12 +170,16 @@ impl Registry {
         let path = self.directory.join(node.name.as_str());
         let line = format!("{node}\n");
         self.mark()?;
+        if self.nodes.get(&node.name).is_some_and(|old| old.role != node.role) {
+            self.note_idle(&node.name)?;
+        }
         let written = replace(&path, line.as_bytes(), 0o644).or_else(|error| match error.kind() {
             io::ErrorKind::IsADirectory => remove_or_set_aside(&path).and_then(|()| replace(&path, line.as_bytes(), 0o644)),
             _ => Err(error),
         });
         written.map_err(|source| RegistryError::Write { path: path.clone(), source })?;
         self.skipped.retain(|(skipped, _)| *skipped != path);
+        self.idle.remove(&node.role);
         self.nodes.insert(node.name.clone(), node.clone());
         Ok(true)
     }
@@ -172,6 +192,7 @@ impl Registry {
         let path = self.directory.join(name.as_str());
         if path.symlink_metadata().is_ok() {
             self.mark()?;
+            self.note_idle(name)?;
         }
         let removed = remove_if_exists(&path).or_else(|error| match error.kind() {
             io::ErrorKind::IsADirectory => remove_or_set_aside(&path).map(|()| true),
@@ -202,75 +223,19 @@ impl Registry {
     }
 }
 
-/// The entries of a directory except hidden ones, sorted by name.
-fn entries(directory: &Path) -> io::Result<Vec<DirEntry>> {
-    let is_visible = |entry: &DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
-    // Only the names differ, but extracting them costs more than comparing the whole paths.
-    let order = |a: &DirEntry, b: &DirEntry| a.path().as_os_str().cmp(b.path().as_os_str());
-    let entries = WalkDir::new(directory).min_depth(1).max_depth(1).sort_by(order).into_iter();
-    let visible = entries.filter(|entry| entry.as_ref().map_or(true, is_visible)).collect::<Result<_, _>>();
-    // Only a loop of links gives an error without an I/O error, and links are not followed.
-    visible.map_err(|error| error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into()))
-}
-
-/// Why a file is not a node.
-enum ReadError {
-    /// It cannot be read.
-    System(io::Error),
-    /// Its content is not that of a node.
-    Content(String),
-}
-
-/// Reads one node file.
-fn read_node(directory: &File, name: &OsStr) -> Result<Node, ReadError> {
-    let mut file = open_node(directory, name).map_err(ReadError::System)?;
-    // A single read: a file that is incomplete or longer than the buffer is not a valid line.
-    let mut buffer = [0; MAX_SIZE];
-    let length = read_once(&mut file, &mut buffer).map_err(ReadError::System)?;
-    parse_node(name, buffer.get(..length).unwrap_or_default()).map_err(ReadError::Content)
-}
-
-/// Opens one node file. Links are not followed, and a fifo does not block.
-fn open_node(directory: &File, name: &OsStr) -> io::Result<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    Ok(File::from(openat(directory, name, flags, Mode::empty())?))
-}
-
-/// Reads once, and again only if a signal interrupted it.
-fn read_once(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match input.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-fn parse_node(name: &OsStr, line: &[u8]) -> Result<Node, String> {
-    if line.len() >= MAX_SIZE {
-        return Err(format!("longer than {MAX_SIZE} bytes"));
-    }
-    let line = std::str::from_utf8(line).map_err(|error| error.to_string())?;
-    let node: Node = line.parse().map_err(|error: crate::node::NodeError| error.to_string())?;
-    if name == node.name.as_str() { Ok(node) } else { Err(format!("it names another node, {}", node.name)) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use nix::errno::Errno;
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-
     use super::*;
 
-    fn registry() -> (tempfile::TempDir, Registry) {
+    pub(super) fn registry() -> (tempfile::TempDir, Registry) {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::read(dir.path()).unwrap();
         (dir, registry)
     }
 
-    fn node(line: &str) -> Node {
+    pub(super) fn node(line: &str) -> Node {
         line.parse().unwrap()
     }
 
@@ -354,37 +319,6 @@ mod tests {
         let mut registry = Registry::read(dir.path()).unwrap();
         assert!(registry.remove(&"s2".parse().unwrap()).unwrap());
         assert!(dir.path().join(".s2.aside/in/side").is_dir() && !dir.path().join("s2").exists());
-    }
-
-    #[test]
-    fn what_takes_the_place_of_a_node_file_does_no_harm() {
-        let (dir, _) = registry();
-        let opened = File::open(dir.path()).unwrap();
-        fs::write(dir.path().join("s1"), "s1 172.18.0.2\n").unwrap();
-        std::os::unix::fs::symlink("s1", dir.path().join("link")).unwrap();
-        let open = |name: &str| open_node(&opened, OsStr::new(name));
-        assert_eq!(open("link").unwrap_err().raw_os_error(), Some(Errno::ELOOP as i32));
-        let file = open("s1").unwrap();
-        let flags = [FcntlArg::F_GETFL, FcntlArg::F_GETFD].map(|flags| fcntl(&file, flags).unwrap());
-        assert!(OFlag::from_bits_retain(flags[0]).contains(OFlag::O_NONBLOCK), "a fifo would block");
-        assert!(FdFlag::from_bits_retain(flags[1]).contains(FdFlag::FD_CLOEXEC), "haproxy -c would inherit it");
-    }
-
-    #[test]
-    fn a_signal_does_not_end_a_read_and_an_error_does() {
-        let failures = [io::ErrorKind::Interrupted, io::ErrorKind::Interrupted, io::ErrorKind::IsADirectory];
-        let mut failures = failures.into_iter();
-        assert_eq!(read_once(&mut Fails(&mut failures), &mut [0]).unwrap_err().kind(), io::ErrorKind::IsADirectory);
-        assert_eq!(read_once(&mut Fails(&mut failures), &mut [0; 9]).unwrap(), 9);
-    }
-
-    /// Fails with each of these, then reads anything.
-    struct Fails<I>(I);
-
-    impl<I: Iterator<Item = io::ErrorKind>> Read for Fails<I> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.0.next().map_or(Ok(buffer.len()), |kind| Err(kind.into()))
-        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::members::{Gone, MemberList};
 use crate::node::{Endpoint, Node, NodeName, Port, Weight};
 use crate::registry::witness::{Health, Witness};
 use crate::registry::{Registry, RegistryError};
+use crate::service::Role;
 
 /// Why a node stays in the registry as it is, although the member list says otherwise. In each case, its health check does
 /// not fail.
@@ -111,16 +112,16 @@ impl Judge<'_> {
         }
     }
 
-    /// Also keeps the nodes that leave if no other node takes requests, until they do not take any either.
+    /// Also keeps the nodes that leave if no other node of their service takes requests, until they do not take any either.
     fn keep_last(self, registry: &Registry, witness: &Witness, kept: &mut BTreeMap<NodeName, Kept>) {
         let health = |node: &Node| witness.health(node.endpoint(self.port));
         let serves = |node: &Node| health(node) == Some(Health::Passes) && node.weight() != Weight::DRAINED;
         let stays = |node: &Node| self.doubt(node).is_none() || kept.contains_key(&node.name);
-        if registry.nodes().values().any(|node| stays(node) && serves(node)) {
-            return;
-        }
+        let served: BTreeSet<&Role> =
+            registry.nodes().values().filter(|node| stays(node) && serves(node)).map(|node| &node.role).collect();
         let claimed = self.claimed(kept);
-        for node in registry.nodes().values().filter(|node| self.doubt(node) == Some(Kept::Left)) {
+        for node in registry.nodes().values().filter(|node| self.doubt(node) == Some(Kept::Left) && !served.contains(&node.role))
+        {
             if health(node) >= Some(Health::Pending) && !claimed.contains(&node.endpoint(self.port)) {
                 kept.insert(node.name.clone(), Kept::Left);
             }

@@ -17,6 +17,8 @@ use crate::os::escape::Quoted;
 use crate::publish::outcome::Outcome;
 use crate::publish::summary::Summary;
 
+/// Maximum number of conflicts between services logged one by one.
+const MAX_CONFLICTS: usize = 100;
 /// Size in bytes at which the log file is renamed to `<file>.1`; both together are at most twice as large.
 const MAX_SIZE: u64 = 1 << 20;
 
@@ -102,6 +104,9 @@ impl Reporter {
         self.skipped_files(&published.skipped_files);
         let excluded = published.excluded.iter().map(|(name, reason)| format!("{name}{EXCLUDED}HAProxy rejects it: {reason}"));
         self.log_new("nodes", excluded.collect());
+        let (shown, more) = published.conflicts.split_at(published.conflicts.len().min(MAX_CONFLICTS));
+        let more = (!more.is_empty()).then(|| format!("{} more claims of services are void", more.len()));
+        self.log_changes("routes", shown.iter().map(ToString::to_string).chain(more).collect());
         if published.changed() {
             let summary = Summary::new(published, cause);
             self.emit(&summary.to_string(), || summary.fields());
@@ -121,6 +126,15 @@ impl Reporter {
             self.log(problem);
         }
         self.problems.borrow_mut().insert(topic, problems);
+    }
+
+    /// The same, and logs which problems of the round before are over.
+    fn log_changes(&self, topic: &'static str, problems: BTreeSet<String>) {
+        let before = self.problems.borrow().get(topic).cloned().unwrap_or_default();
+        for problem in before.difference(&problems) {
+            self.log(format_args!("over: {problem}"));
+        }
+        self.log_new(topic, problems);
     }
 
     /// Logs that a node is registered.

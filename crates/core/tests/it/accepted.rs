@@ -1,6 +1,6 @@
 //! Whatever nodes are accepted: HAProxy takes the configuration that is made of them, and it has one server for each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use lb_core::config::template::Template;
 use lb_core::config::{Config, ServerKey};
 use lb_core::haproxy::check;
 use lb_core::node::{Node, NodeName};
+use lb_core::service::Known;
 use proptest::prelude::*;
 
 use super::any;
@@ -36,7 +37,7 @@ fn render(template: &str, nodes: &BTreeMap<NodeName, Node>) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), template).unwrap();
     let template = Template::load(file.path()).unwrap();
-    template.render(nodes.values(), "3000".parse().unwrap(), &BTreeMap::new()).unwrap()
+    template.render(nodes.values(), &Known::default(), "3000".parse().unwrap(), &BTreeMap::new()).unwrap()
 }
 
 /// Shows that both templates give a configuration that HAProxy takes, with these nodes as its servers.
@@ -48,7 +49,9 @@ fn assert_accepted(nodes: &BTreeMap<NodeName, Node>) {
         }
         let config = Config::parse(&text);
         assert_eq!(config.irregular, None);
-        assert!(config.servers.keys().cloned().eq(nodes.keys().map(|name| ServerKey::new("nodes", name.as_str()))));
+        let section = |node: &Node| if template == LAB { "nodes".to_owned() } else { node.role.section().to_owned() };
+        let expected: BTreeSet<_> = nodes.values().map(|node| ServerKey::new(&section(node), node.name.as_str())).collect();
+        assert!(config.servers.keys().eq(&expected), "{text}");
         let lines = text.lines().filter(|line| line.trim_start().starts_with("server ")).count();
         assert_eq!(lines, nodes.len());
     }

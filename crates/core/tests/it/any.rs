@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_core::node::{Address, Node, NodeName, Port, Tags, Weight};
+use lb_core::service::{Role, UrlPath};
 use proptest::collection::btree_map;
 use proptest::prelude::*;
 
@@ -94,21 +95,48 @@ pub fn weight() -> impl Strategy<Value = Weight> {
     (0_u16..=256).prop_map(|weight| weight.to_string().parse().expect("a weight"))
 }
 
+/// Any role. The default is common, as it is elsewhere.
+pub fn role() -> impl Strategy<Value = Role> {
+    let named = name_text().prop_filter_map("no service has it", |text| text.parse().ok());
+    prop_oneof![2 => Just(Role::default()), 1 => proptest::sample::select(&["shop", "api"][..]).prop_map(|role| role.parse().expect("a role")), 1 => named]
+}
+
+/// The text of any host.
+pub fn host_text() -> impl Strategy<Value = String> {
+    "(\\*\\.)?[a-z0-9_]([a-z0-9_-]{0,8}[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]{0,8}[a-z0-9_])?){0,3}"
+}
+
+/// Any path.
+pub fn url_path() -> impl Strategy<Value = UrlPath> {
+    "(/[A-Za-z0-9._~-]{1,6}){0,4}/?".prop_filter_map("not a plain path", |text| text.parse().ok())
+}
+
 /// Anything that a node may say about itself.
 pub fn traits() -> impl Strategy<Value = Tags> {
-    let option = proptest::option::of(port());
-    (option, proptest::option::of(weight()), any::<bool>()).prop_map(|(port, weight, drain)| Tags { port, weight, drain })
+    use proptest::option::of;
+    let hosts = proptest::collection::vec(host_text(), 1..4).prop_map(|hosts| hosts.join("+").parse().expect("hosts"));
+    let cookie = prop_oneof![Just("none".to_owned()), name_text()].prop_map(|text| text.parse().expect("a cookie"));
+    let service = (of(hosts), of(url_path()), of(url_path()), of(cookie));
+    (of(port()), of(weight()), any::<bool>(), service).prop_map(|(port, weight, drain, (host, path, check, cookie))| Tags {
+        port,
+        weight,
+        drain,
+        host,
+        path,
+        check,
+        cookie,
+    })
 }
 
 /// Any node.
 pub fn node() -> impl Strategy<Value = Node> {
-    (name(), address(), traits()).prop_map(|(name, address, tags)| Node { name, address, tags })
+    (name(), address(), role(), traits()).prop_map(|(name, address, role, tags)| Node { name, address, role, tags })
 }
 
 /// Some nodes, each of another name.
 pub fn nodes(number: std::ops::Range<usize>) -> impl Strategy<Value = BTreeMap<NodeName, Node>> {
-    btree_map(name(), (address(), traits()), number).prop_map(|nodes| {
-        let node = |(name, (address, tags)): (NodeName, _)| (name.clone(), Node { name, address, tags });
+    btree_map(name(), (address(), role(), traits()), number).prop_map(|nodes| {
+        let node = |(name, (address, role, tags)): (NodeName, _)| (name.clone(), Node { name, address, role, tags });
         nodes.into_iter().map(node).collect()
     })
 }

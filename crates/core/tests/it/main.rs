@@ -9,5 +9,6 @@ mod inverse;
 mod model;
 mod publish;
 mod scripted;
+mod services;
 mod sync;
 mod world;

@@ -128,9 +128,16 @@ impl Haproxy {
                     (section, name) = (first, words.next().unwrap_or(""));
                     if first == "defaults" {
                         inherited = Options::default();
-                    } else if !matches!(first, "global" | "peers") {
-                        let is_new = is_name(name) && names.insert(name);
-                        is_new.then_some(())?;
+                    }
+                    // A frontend and a backend may have one name.
+                    let sides: &[&str] = match first {
+                        "frontend" => &["frontend"],
+                        "backend" => &["backend"],
+                        "listen" => &["frontend", "backend"],
+                        _ => &[],
+                    };
+                    for side in sides {
+                        (is_name(name) && names.insert((side, name))).then_some(())?;
                     }
                     defaults = inherited.clone();
                 }

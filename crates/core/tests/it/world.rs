@@ -51,7 +51,12 @@ impl World {
             fs::create_dir(directory.path().join(folder)).unwrap();
         }
         let path = |name: &str| directory.path().join(name);
-        let render = RenderOptions { nodes_dir: path("nodes"), template: path("haproxy.cfg.hb"), port: "3000".parse().unwrap() };
+        let render = RenderOptions {
+            nodes_dir: path("nodes"),
+            template: path("haproxy.cfg.hb"),
+            routes_file: None,
+            port: "3000".parse().unwrap(),
+        };
         let process = ProcessOptions {
             config: path("config/haproxy.cfg"),
             master_socket: path("run/master.sock"),

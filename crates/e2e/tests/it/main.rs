@@ -22,6 +22,7 @@ mod scale;
 mod scenario;
 mod scripts;
 mod services;
+mod services_by_name;
 mod show;
 mod start;
 mod stats_page;

@@ -1,13 +1,14 @@
-//! `docs/lab.md` as its reader pastes it: every command runs, in order, in a lab of the test's own, and shows what the
-//! page says it shows.
+//! `docs/lab.md` and `docs/services.md` as their readers paste them: every command runs, in order, in a lab of the test's own,
+//! and shows what the page says it shows.
 //!
-//! The page uses the lab's names, network and ports. Here the containers' names get a prefix, and the network and the
+//! The pages use the lab's names, network and ports. Here the containers' names get a prefix, and the network and the
 //! ports are others, so that a running lab is left alone; nothing else of a command is changed.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use e2e::docker::{docker, text};
 use e2e::eventually;
@@ -23,8 +24,8 @@ struct Block {
     shows: Option<String>,
 }
 
-fn page() -> String {
-    fs::read_to_string(Path::new(TOP).join("docs/lab.md")).expect("the page is there")
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(TOP).join("docs").join(name)).expect("the page is there")
 }
 
 fn blocks(page: &str) -> Vec<Block> {
@@ -41,6 +42,7 @@ fn blocks(page: &str) -> Vec<Block> {
         match (language, blocks.last_mut()) {
             ("sh", _) => blocks.push(Block { line: number + 1, script: content, shows: None }),
             ("text", Some(block)) if right_below => block.shows = Some(content),
+            ("conf", _) => {}
             _ => panic!("line {}: neither commands nor their output", number + 1),
         }
         right_below = language == "sh";
@@ -56,7 +58,8 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        let prefix = format!("e2e-{}-page-", std::process::id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("e2e-{}-page{}-", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Self { network: format!("{prefix}net"), prefix }
     }
 
@@ -156,13 +159,22 @@ fn fits(shown: &[&str], seen: &[&str]) -> bool {
 
 #[test]
 fn every_command_of_the_page_does_what_the_page_says() {
-    let page = page();
-    let blocks = blocks(&page);
+    follow("lab.md", 20, 10);
+}
+
+#[test]
+fn every_command_about_services_does_what_the_page_says() {
+    follow("services.md", 6, 4);
+}
+
+/// Runs every command of a page, which has at least so many blocks, and so many with output.
+fn follow(name: &str, least: usize, least_shown: usize) {
+    let blocks = blocks(&page(name));
     let shown = blocks.iter().filter(|block| block.shows.is_some()).count();
-    assert!(blocks.len() >= 20 && shown >= 10, "{} blocks, {shown} with output", blocks.len());
+    assert!(blocks.len() >= least && shown >= least_shown, "{} blocks, {shown} with output", blocks.len());
     let reader = Reader::new();
     for block in blocks {
-        let what = format!("docs/lab.md, line {}", block.line);
+        let what = format!("docs/{name}, line {}", block.line);
         let Some(shows) = block.shows else {
             let output = reader.run(&block.script);
             assert!(output.status.success(), "{what}: {}{}", text(&output.stdout), text(&output.stderr));
@@ -180,7 +192,7 @@ fn every_command_of_the_page_does_what_the_page_says() {
 
 #[test]
 fn every_link_of_the_page_leads_somewhere() {
-    let page = page();
+    let page = page("lab.md");
     let links: BTreeSet<&str> =
         page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).filter(|link| !link.starts_with("http")).collect();
     assert!(links.len() > 10, "{links:?}");

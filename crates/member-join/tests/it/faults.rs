@@ -78,7 +78,7 @@ fn what_haproxy_refuses_keeps_the_last_good_file_and_is_told_in_its_words() {
     for (good, bad, its_words) in [
         ("balance roundrobin", "balance roundrobbin", "balance"),
         ("mode http", "mode htpt", "htpt"),
-        ("default_backend nodes", "default_backend nodse", "nodse"),
+        ("default_backend {{fallback}}", "default_backend nodse", "nodse"),
         ("listen stats", "listne stats", "listne"),
     ] {
         let world = published();
@@ -102,7 +102,7 @@ fn a_misspelt_word_on_the_server_line_keeps_the_last_good_file() {
 fn a_node_because_of_which_haproxy_refuses_the_whole_is_left_out() {
     let world = World::new();
     // The template has a server of its own, named as a node is.
-    world.set_template(&TEMPLATE.replace("{{#each addresses}}", "    server s2 172.18.0.99:3000\n{{#each addresses}}"));
+    world.set_template(&TEMPLATE.replace("{{#each nodes}}", "    server s2 172.18.0.99:3000\n{{#each nodes}}"));
     let run = join(&world, "s1\t172.18.0.4\tbackend\t\ns2\t172.18.0.2\tbackend\t\ns3\t172.18.0.3\tbackend\t\n").code(65);
     let said = said(&run);
     let excluded = said.iter().find(|line| line.contains("excluded")).unwrap();

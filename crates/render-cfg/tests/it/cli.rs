@@ -94,7 +94,8 @@ fn check_tells_whether_haproxy_would_take_the_text_and_writes_nothing() {
     assert_eq!(only_line(&render(&world, &["--check"]).success().stdout("")), "render-cfg: the configuration is valid");
     world.set_template(&TEMPLATE.replace("check inter 1s", "chekc inter 1s"));
     let line = only_line(&render(&world, &["--check"]).code(1).stdout(""));
-    let server = TEMPLATE.lines().position(|line| line.contains("server {{host}}")).unwrap();
+    let rendered = String::from_utf8(render(&world, &["--stdout"]).get_output().stdout.clone()).unwrap();
+    let server = rendered.lines().position(|line| line.contains("server s1 ")).unwrap() + 1;
     let place = format!("[{}:{server}]", world.config().display());
     assert!(line.starts_with("render-cfg: HAProxy rejects the configuration: "), "{line}");
     assert!(line.contains(&place) && line.contains("unknown keyword 'chekc'"), "{place:?} is not in {line:?}");

@@ -79,7 +79,12 @@ pub fn line(name: &str, address: Ipv4Addr) -> String {
 
 fn options(world: &World) -> PublishOptions {
     PublishOptions {
-        render: RenderOptions { nodes_dir: world.nodes_dir(), template: world.template(), port: "3000".parse().unwrap() },
+        render: RenderOptions {
+            nodes_dir: world.nodes_dir(),
+            template: world.template(),
+            routes_file: None,
+            port: "3000".parse().unwrap(),
+        },
         process: ProcessOptions {
             config: world.config(),
             master_socket: world.master_socket(),

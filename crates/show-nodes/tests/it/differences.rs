@@ -74,7 +74,7 @@ fn a_template_that_haproxy_refuses_is_told_with_its_words() {
     let balancer = Balancer::start(&[(&first, &s1)]);
     let world = &balancer.world;
     let template = fs::read_to_string(world.template()).unwrap();
-    let at = template.lines().position(|line| line.contains("balance roundrobin")).unwrap() + 1;
+    let at = world.text().lines().position(|line| line.contains("balance roundrobin")).unwrap() + 1;
     world.set_template(&template.replace("balance roundrobin", "balance runrobin"));
     s2.join(&balancer.agent);
     balancer.knows(&["s2", "alive"]);

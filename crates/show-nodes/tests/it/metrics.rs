@@ -74,3 +74,39 @@ fn the_file_of_the_collector_is_replaced_whole() {
     assert!(watch.is_running() && watch.said().is_empty(), "{}", watch.said());
     balancer.show().args(["--metrics", "--output", "/nonexistent/lb.prom"]).assert().code(1);
 }
+
+#[test]
+fn services_have_a_label_and_conflicts_are_counted() {
+    let balancer = Balancer::start(&[]);
+    for line in ["a1 127.0.0.9 role=shop host=x.example", "b1 127.0.0.8 role=web host=x.example", "c1 127.0.0.7"] {
+        balancer.world.register(line);
+    }
+    let text = String::from_utf8(balancer.show().arg("--metrics").assert().success().get_output().stdout.clone()).unwrap();
+    let samples = samples(&text);
+    for (key, value) in [
+        ("lb_nodes{state=\"registered\"}", 1.0),
+        ("lb_nodes{state=\"registered\",service=\"shop\"}", 1.0),
+        ("lb_nodes{state=\"registered\",service=\"web\"}", 1.0),
+        ("lb_nodes{state=\"in_file\",service=\"web\"}", 0.0),
+        ("lb_route_conflicts", 1.0),
+    ] {
+        assert_eq!(samples.get(key), Some(&value), "{key}: {text}");
+    }
+    let shown = String::from_utf8(balancer.show().assert().code(1).get_output().stdout.clone()).unwrap();
+    assert!(shown.contains("\nservice web claims x.example, which shop has\n"), "{shown}");
+    let json = balancer.show().args(["--routes", "--json"]).assert().success();
+    let routes: serde_json::Value = serde_json::from_slice(&json.get_output().stdout).unwrap();
+    assert_eq!(
+        routes,
+        serde_json::json!({
+            "routes": [
+                { "place": "x.example", "service": "shop", "nodes": 1, "up": 0 },
+                { "place": "/", "service": "backend", "nodes": 1, "up": 0 },
+            ],
+            "conflicts": [{ "place": "x.example", "service": "web", "has": "shop" }],
+        })
+    );
+    for wrong in [&["--routes", "--metrics"][..], &["--routes", "s1"]] {
+        balancer.show().args(wrong).assert().code(2);
+    }
+}

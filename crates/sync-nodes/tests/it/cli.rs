@@ -10,7 +10,7 @@ use predicates::prelude::*;
 const TOOL: &str = env!("CARGO_BIN_EXE_sync-nodes");
 
 /// A member list as `serf members -format=json` prints it, of members `(name, address, tags, status)`.
-fn list(members: &[(&str, &str, &str, &str)]) -> String {
+pub(crate) fn list(members: &[(&str, &str, &str, &str)]) -> String {
     let entry = |(name, address, tags, status): &(&str, &str, &str, &str)| {
         let tags: Vec<_> = tags.split(',').filter_map(|tag| tag.split_once('=')).collect();
         let tags: Vec<_> = tags.iter().map(|(key, value)| format!(r#""{key}": "{value}""#)).collect();

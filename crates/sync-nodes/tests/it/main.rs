@@ -6,4 +6,5 @@ mod follow;
 mod forged;
 mod hostile;
 mod registry;
+mod services;
 mod witness;

@@ -1,4 +1,4 @@
-//! A fast path for templates that only repeat some lines for each node, such as the lab's and ours.
+//! A fast path for templates that only repeat some lines for each node, service or route, such as the lab's and ours.
 //!
 //! The template engine takes a millisecond to parse a template, and 3 µs for each name of each node. That is too slow for a
 //! handler that should finish within two milliseconds (measured by `bench/handlers`). Any other template is left to the
@@ -6,23 +6,55 @@
 
 use std::fmt::{Display, Write};
 
-use super::Fields;
+use super::data::{Data, NodeFields, RouteFields, ServiceFields};
 
-const OPEN: [&str; 2] = ["#each", "addresses"];
-const CLOSE: [&str; 1] = ["/each"];
+/// Maximum depth of blocks, far above that of a sensible template.
+const MAX_DEPTH: usize = 8;
 
-/// Text, one block `{{#each addresses}}` with its tags on lines of their own, text.
+/// Text with names of fields, and blocks whose tags are on lines of their own.
 #[derive(Debug)]
-pub(super) struct Literal {
-    before: String,
-    body: Vec<Piece>,
-    after: String,
-}
+pub(super) struct Literal(Vec<Piece>);
 
 #[derive(Debug)]
 enum Piece {
     Text(String),
     Name(Name),
+    Each(List, Vec<Piece>),
+    If(Condition, Vec<Piece>),
+}
+
+/// What names in a template refer to.
+#[derive(Debug, Clone, Copy)]
+enum Scope<'a> {
+    Top(&'a Data<'a>),
+    Node(&'a NodeFields<'a>),
+    Service(&'a ServiceFields<'a>),
+    Route(&'a RouteFields<'a>),
+}
+
+/// The kind of a [`Scope`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Top,
+    Node,
+    Service,
+    Route,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum List {
+    Addresses,
+    Services,
+    Nodes,
+    Routes,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Condition {
+    Unclaimed,
+    Certificates,
+    Cookie,
+    Drain,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,37 +63,85 @@ enum Name {
     Ip,
     Port,
     Weight,
+    Service,
+    Hosts,
+    Paths,
+    Check,
+    Cookie,
+    Route,
+    Condition,
+    Fallback,
+    Certificates,
 }
 
 impl Literal {
     /// Parses a template; `None` if it needs the engine.
     pub(super) fn parse(template: &str) -> Option<Self> {
-        let (before, rest) = split_at_tag(template, &OPEN)?;
-        let (body, after) = split_at_tag(rest, &CLOSE)?;
-        let no_tags = |text: &str| !text.contains("{{") && !text.contains("}}");
         // A backslash can escape the tag after it, and a carriage return hides the end of a line.
-        if !no_tags(before) || !no_tags(after) || template.contains("\\{") || template.contains('\r') {
+        if template.contains("\\{") || template.contains('\r') {
             return None;
         }
-        Some(Self { before: before.to_owned(), body: pieces(body)?, after: after.to_owned() })
+        block(&mut template.split_inclusive('\n'), Kind::Top, None, 0).map(Self)
     }
 
-    /// Renders the template for these nodes.
-    pub(super) fn fill<'a>(&self, nodes: impl IntoIterator<Item = Fields<'a>>) -> String {
-        let mut text = self.before.clone();
-        for node in nodes {
-            for piece in &self.body {
-                match piece {
-                    Piece::Text(piece) => text.push_str(piece),
-                    Piece::Name(Name::Host) => text.push_str(node.host),
-                    Piece::Name(Name::Ip) => push(&mut text, node.ip),
-                    Piece::Name(Name::Port) => push(&mut text, node.port),
-                    Piece::Name(Name::Weight) => push(&mut text, node.weight),
-                }
-            }
-        }
-        text.push_str(&self.after);
+    /// Renders the template.
+    pub(super) fn fill(&self, data: &Data<'_>) -> String {
+        let mut text = String::new();
+        fill(&self.0, Scope::Top(data), &mut text);
         text
+    }
+}
+
+fn fill(pieces: &[Piece], scope: Scope<'_>, text: &mut String) {
+    for piece in pieces {
+        match (piece, scope) {
+            (Piece::Text(piece), _) => text.push_str(piece),
+            (Piece::Name(name), _) => push_value(*name, scope, text),
+            (Piece::Each(List::Addresses, body), Scope::Top(data)) => {
+                data.addresses.iter().for_each(|node| fill(body, Scope::Node(node), text));
+            }
+            (Piece::Each(List::Services, body), Scope::Top(data)) => {
+                data.services.iter().for_each(|service| fill(body, Scope::Service(service), text));
+            }
+            (Piece::Each(List::Routes, body), Scope::Top(data)) => {
+                data.routes.iter().for_each(|route| fill(body, Scope::Route(route), text));
+            }
+            (Piece::Each(List::Nodes, body), Scope::Service(service)) => {
+                service.nodes.iter().for_each(|node| fill(body, Scope::Node(node), text));
+            }
+            (Piece::If(condition, body), _) if is_true(*condition, scope) => fill(body, scope, text),
+            (Piece::Each(..) | Piece::If(..), _) => {}
+        }
+    }
+}
+
+fn is_true(condition: Condition, scope: Scope<'_>) -> bool {
+    match (condition, scope) {
+        (Condition::Unclaimed, Scope::Top(data)) => data.unclaimed,
+        (Condition::Certificates, Scope::Top(data)) => !data.certificates.is_empty(),
+        (Condition::Cookie, Scope::Service(service)) => !service.cookie.is_empty(),
+        (Condition::Drain, Scope::Node(node)) => node.drain,
+        _ => false,
+    }
+}
+
+/// The parser admits a name only where the scope has it.
+fn push_value(name: Name, scope: Scope<'_>, text: &mut String) {
+    match (scope, name) {
+        (Scope::Node(node), Name::Host) => text.push_str(node.host),
+        (Scope::Node(node), Name::Ip) => push(text, node.ip),
+        (Scope::Node(node), Name::Port) => push(text, node.port),
+        (Scope::Node(node), Name::Weight) => push(text, node.weight),
+        (Scope::Service(service), Name::Service) => text.push_str(service.name),
+        (Scope::Service(service), Name::Hosts) => text.push_str(&service.hosts),
+        (Scope::Service(service), Name::Paths) => text.push_str(&service.paths),
+        (Scope::Service(service), Name::Check) => text.push_str(service.check),
+        (Scope::Service(service), Name::Cookie) => text.push_str(service.cookie),
+        (Scope::Route(route), Name::Route) => text.push_str(route.name),
+        (Scope::Route(route), Name::Condition) => text.push_str(&route.condition),
+        (Scope::Top(data), Name::Fallback) => text.push_str(data.fallback),
+        (Scope::Top(data), Name::Certificates) => text.push_str(data.certificates),
+        _ => {}
     }
 }
 
@@ -70,187 +150,85 @@ fn push(text: &mut String, value: impl Display) {
     let _ = write!(text, "{value}");
 }
 
-/// Splits at the first line that consists of this tag alone. The line belongs to neither part.
-fn split_at_tag<'a>(text: &'a str, tag: &[&str]) -> Option<(&'a str, &'a str)> {
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        // How the engine treats whitespace after a tag depends on what follows.
-        let found = line.strip_suffix('\n').unwrap_or(line).trim_start_matches([' ', '\t']);
-        let words = found.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
-        if words.is_some_and(|words| words.split([' ', '\t']).filter(|word| !word.is_empty()).eq(tag.iter().copied())) {
-            return Some((text.get(..start)?, text.get(start + line.len()..)?));
-        }
-        start += line.len();
+/// Parses lines up to the tag that closes the block.
+fn block<'a>(lines: &mut impl Iterator<Item = &'a str>, kind: Kind, close: Option<&str>, depth: usize) -> Option<Vec<Piece>> {
+    let (mut found, mut text) = (Vec::new(), String::new());
+    if depth > MAX_DEPTH {
+        return None;
     }
-    None
+    while let Some(line) = lines.next() {
+        let Some(words) = tag(line) else {
+            text.push_str(line);
+            continue;
+        };
+        found.extend(pieces(&text, kind)?);
+        text.clear();
+        match (words.as_slice(), kind) {
+            ([word], _) if Some(*word) == close => return Some(found),
+            (["#each", list], _) => {
+                let (list, inner) = match (kind, *list) {
+                    (Kind::Top, "addresses") => (List::Addresses, Kind::Node),
+                    (Kind::Top, "services") => (List::Services, Kind::Service),
+                    (Kind::Top, "routes") => (List::Routes, Kind::Route),
+                    (Kind::Service, "nodes") => (List::Nodes, Kind::Node),
+                    _ => return None,
+                };
+                found.push(Piece::Each(list, block(lines, inner, Some("/each"), depth + 1)?));
+            }
+            (["#if", name], _) => {
+                let condition = match (kind, *name) {
+                    (Kind::Top, "unclaimed") => Condition::Unclaimed,
+                    (Kind::Top, "certificates") => Condition::Certificates,
+                    (Kind::Service, "cookie") => Condition::Cookie,
+                    (Kind::Node, "drain") => Condition::Drain,
+                    _ => return None,
+                };
+                found.push(Piece::If(condition, block(lines, kind, Some("/if"), depth + 1)?));
+            }
+            _ => return None,
+        }
+    }
+    found.extend(pieces(&text, kind)?);
+    close.is_none().then_some(found)
 }
 
-/// Splits a body into text and the names of a node's fields.
-fn pieces(mut body: &str) -> Option<Vec<Piece>> {
+/// The words of a tag that is alone on its line and opens or closes a block.
+fn tag(line: &str) -> Option<Vec<&str>> {
+    // How the engine treats whitespace after a tag depends on what follows.
+    let found = line.strip_suffix('\n').unwrap_or(line).trim_start_matches([' ', '\t']);
+    let words = found.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"))?;
+    let words: Vec<&str> = words.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+    words.first().is_some_and(|word| word.starts_with(['#', '/'])).then_some(words)
+}
+
+/// Splits text without blocks at the names in it.
+fn pieces(mut text: &str, kind: Kind) -> Option<Vec<Piece>> {
     let mut pieces = Vec::new();
-    while let Some((text, rest)) = body.split_once("{{") {
+    while let Some((before, rest)) = text.split_once("{{") {
         let (name, rest) = rest.split_once("}}")?;
-        let name = match name.trim_matches([' ', '\t']) {
-            "host" => Name::Host,
-            "ip" => Name::Ip,
-            "port" => Name::Port,
-            "weight" => Name::Weight,
+        let name = match (kind, name.trim_matches([' ', '\t'])) {
+            (Kind::Node, "host") => Name::Host,
+            (Kind::Node, "ip") => Name::Ip,
+            (Kind::Node, "port") => Name::Port,
+            (Kind::Node, "weight") => Name::Weight,
+            (Kind::Service, "name") => Name::Service,
+            (Kind::Service, "hosts") => Name::Hosts,
+            (Kind::Service, "paths") => Name::Paths,
+            (Kind::Service, "check") => Name::Check,
+            (Kind::Service, "cookie") => Name::Cookie,
+            (Kind::Route, "name") => Name::Route,
+            (Kind::Route, "condition") => Name::Condition,
+            (Kind::Top, "fallback") => Name::Fallback,
+            (Kind::Top, "certificates") => Name::Certificates,
             _ => return None,
         };
-        pieces.extend([Piece::Text(text.to_owned()), Piece::Name(name)]);
-        body = rest;
+        pieces.extend([Piece::Text(before.to_owned()), Piece::Name(name)]);
+        text = rest;
     }
-    pieces.push(Piece::Text(body.to_owned()));
+    pieces.push(Piece::Text(text.to_owned()));
     let closed = |piece: &Piece| !matches!(piece, Piece::Text(text) if text.contains("}}") || text.ends_with('{'));
     pieces.iter().all(closed).then_some(pieces)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-    use proptest::sample::select;
-    use proptest::test_runner::TestRunner;
-
-    use super::*;
-    use crate::config::template::{Data, engine, fields};
-    use crate::node::Node;
-
-    /// What the engine makes of a template, for the nodes of [`nodes`] and for none.
-    fn by_engine(template: &str, addresses: Vec<Fields<'_>>) -> Option<String> {
-        engine(template).ok()?.render("", &Data { addresses, settings: &std::collections::BTreeMap::new() }).ok()
-    }
-
-    fn nodes() -> [Node; 2] {
-        ["s1 172.18.0.2", "s2 fd00::2 port=80 weight=5 drain=yes"].map(|line| line.parse().unwrap())
-    }
-
-    /// All ways to take one word of each list.
-    fn templates(lists: &[&[&str]]) -> Vec<String> {
-        lists.iter().fold(vec![String::new()], |texts, list| {
-            texts.iter().flat_map(|text| list.iter().map(move |word| format!("{text}{word}"))).collect()
-        })
-    }
-
-    #[test]
-    fn what_it_understands_it_fills_in_as_the_engine_does() {
-        let nodes = nodes();
-        let all = templates(&[
-            &["", "global\n", "  a } b\n\n", "\n\n  ", "x", "{{host}}\n", "a {{{\n", "\\", "\\\n"],
-            &["{{#each addresses}}", "{{ #each  addresses }}", "{{~#each addresses}}", "{{#each addresses}} ", "{{#each nodes}}"],
-            &["\n", "", "\r\n"],
-            &[
-                "",
-                " server {{host}} {{ ip }}:{{port}}\n",
-                "{{host}}{{weight}}",
-                "\n{{ip}}\n\n",
-                "{{{host}}}\n",
-                "{{#if drain}}x{{/if}}\n",
-                "{{@index}}\n",
-                "{{hots}}\n",
-                "\\{{host}}\n",
-                "{{{host}}\n",
-                "}} {{host}}\n",
-                "{ {{host}} } {x}\n",
-            ],
-            &["{{/each}}", "  {{/each}}\t", "{{/each}} x", "{{ /each}}", "{{~/each}}", "{{/if}}"],
-            &["", "\n", "\n\nlisten\n", "\n {{host}}", "\n }}", "\n}"],
-        ]);
-        let mut understood = 0;
-        for template in &all {
-            let Some(plain) = Literal::parse(template) else { continue };
-            understood += 1;
-            for count in 0..=nodes.len() {
-                let fields = || nodes.iter().take(count).map(|node| fields(node, "3000".parse().unwrap())).collect::<Vec<_>>();
-                assert_eq!(Some(plain.fill(fields())), by_engine(template, fields()), "{template:?}");
-            }
-        }
-        assert!(understood > 100, "{understood} of {}", all.len());
-    }
-
-    /// One of the first words, or seldom one of the others.
-    fn word(usual: &'static [&'static str], others: &'static [&'static str]) -> impl Strategy<Value = String> {
-        prop_oneof![30 => select(usual), 1 => select(others)].prop_map(str::to_owned)
-    }
-
-    fn field() -> impl Strategy<Value = String> {
-        let space = || word(&["", "", " ", "\t", " \t "], &["\n", "~", "\u{a0}"]);
-        let others =
-            &["drain", "hots", "this", "this.host", "@index", "[host]", "../x", "&host", "lookup this 'host'", "#each addresses"];
-        (space(), word(&["host", "ip", "port", "weight"], others), space())
-            .prop_map(|(before, name, after)| format!("{{{{{before}{name}{after}}}}}"))
-    }
-
-    fn text() -> impl Strategy<Value = String> {
-        let usual = &["x", " server ", "\n", "\n\n", "  ", "\t", ":", "{ ", " }", "# '\"", "é$&<>", "\\ ", "{x}", "%[path] --"];
-        let others = &[
-            "\\",
-            "{",
-            "}",
-            "\r\n",
-            "{{",
-            "}}",
-            "{{{",
-            "{{{host}}}",
-            "{{{{host}}}}",
-            "\\{{host}}",
-            "{{! c }}",
-            "{{!-- {{c}} --}}\n",
-            "{{#if drain}}x{{/if}}",
-            "{{#if drain}}\nx\n{{else}}\n{{/if}}\n",
-            "{{> p}}",
-            "{{else}}",
-            "{{^}}",
-            "{{/each}}",
-            "\n{{#each addresses}}\n",
-        ];
-        prop_oneof![3 => word(usual, others), 1 => "\\PC{0,6}"]
-    }
-
-    fn template() -> impl Strategy<Value = String> {
-        let texts = || vec(text(), 0..4).prop_map(|texts| texts.concat());
-        let open = word(
-            &["{{#each addresses}}", "{{ #each  addresses }}", "\t{{#each\taddresses}}"],
-            &["{{~#each addresses}}", "{{#each addresses~}}", "{{#each addresses as |n|}}", "{{# each addresses}}", "x"],
-        );
-        let close = word(&["{{/each}}", "  {{ /each }}"], &["{{/each~}}", "{{~/each}}", "{{/ each}}", "{{/each}} ", "{{/if}}"]);
-        let end = || word(&["\n"], &["", " \n", "\r\n"]);
-        let body = vec(prop_oneof![text(), field()], 0..8).prop_map(|pieces| pieces.concat());
-        let parts = ((texts(), end()), (open, end()), (body, end()), (close, prop_oneof![end(), Just(String::new())]), texts());
-        parts.prop_map(|(before, open, body, close, after)| {
-            let lines = [before, open, body, close].map(|(text, end)| text + &end).concat();
-            lines + &after
-        })
-    }
-
-    fn node() -> impl Strategy<Value = Node> {
-        let tags = &["", " port=80", " weight=0", " port=65535 weight=256", " drain=yes"][..];
-        ("[A-Za-z0-9_][A-Za-z0-9._-]{0,9}", select(&["172.18.0.2", "fd00::2", "::ffff:1.2.3.4"][..]), select(tags))
-            .prop_map(|(name, address, tags)| format!("{name} {address}{tags}").parse().unwrap())
-    }
-
-    #[test]
-    fn whatever_it_understands_it_fills_in_as_the_engine_does() {
-        let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
-        let understood = Cell::new(0);
-        let compare = |(template, nodes): (String, Vec<Node>)| {
-            let Some(plain) = Literal::parse(&template) else { return Ok(()) };
-            understood.set(understood.get() + 1);
-            let fields = || nodes.iter().map(|node| fields(node, "3000".parse().unwrap())).collect::<Vec<_>>();
-            prop_assert_eq!(Some(plain.fill(fields())), by_engine(&template, fields()), "{:?}", template);
-            Ok(())
-        };
-        TestRunner::new(config.clone()).run(&(template(), vec(node(), 0..4)), compare).unwrap();
-        assert!(understood.get() > config.cases / 4, "it understood {} of {}", understood.get(), config.cases);
-    }
-
-    #[test]
-    fn the_template_of_the_image_and_the_lab_s_are_understood() {
-        assert!(Literal::parse(include_str!("../../../../../ha/config/haproxy.cfg.hb")).is_some());
-        assert!(
-            Literal::parse("backend nodes\n{{#each addresses}}\n  server {{ host }} {{ ip }}:3000 check\n{{/each}}\n").is_some()
-        );
-    }
-}
+mod tests;

@@ -5,19 +5,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
-use serde::Serialize;
 
-use crate::node::{Address, Node, Port, Weight};
+use crate::node::{Node, Port};
 use crate::os::escape::Quoted;
 use crate::os::permissions::check_file;
 use crate::os::read_file::read_text;
+use crate::service::{Known, Services};
 
+mod data;
 mod literal;
 mod options;
 mod partials;
 
+use data::Data;
 use literal::Literal;
 pub use options::RenderOptions;
+
+/// The names that every template can use, so that no setting can have one of them.
+pub const NAMES: [&str; 6] = ["addresses", "services", "routes", "fallback", "unclaimed", "certificates"];
 
 /// Why the template could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -54,31 +59,13 @@ pub enum RenderError {
     },
 }
 
-/// The data of a template.
-#[derive(Serialize)]
-struct Data<'a> {
-    /// The nodes, sorted by name, so that two balancers write the same file.
-    addresses: Vec<Fields<'a>>,
-    /// Additional names with their values.
-    #[serde(flatten)]
-    settings: &'a BTreeMap<String, String>,
-}
-
-/// The fields of a node; `host` and `ip` are those of the lab's template.
-#[derive(Serialize)]
-struct Fields<'a> {
-    host: &'a str,
-    ip: Address,
-    port: Port,
-    weight: Weight,
-    drain: bool,
-}
-
 /// A template that was loaded from a file.
 #[derive(Debug)]
 pub struct Template {
     path: PathBuf,
     text: String,
+    /// Directory of the certificates, empty without any.
+    certificates: String,
     /// Set if the template does not need the engine.
     literal: Option<Literal>,
 }
@@ -93,31 +80,41 @@ impl Template {
             .and_then(|()| read_text(path))
             .map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
         let literal = Literal::parse(&text);
-        Ok(Self { path: path.to_owned(), text, literal })
+        Ok(Self { path: path.to_owned(), text, certificates: String::new(), literal })
+    }
+
+    /// The same template for a HAProxy with the certificates in a directory, or with none if `certificates` is empty.
+    #[must_use]
+    pub fn with_certificates(self, certificates: String) -> Self {
+        Self { certificates, ..self }
     }
 
     /// Renders the template. It can use `{{#each addresses}}` with the fields `{{host}}`, `{{ip}}`, `{{port}}`,
-    /// `{{weight}}` and `{{drain}}` of each node, and the names in `settings` at the top level. `port` is the default port;
-    /// the default weight is 100, and that of a draining node is 0.
+    /// `{{weight}}` and `{{drain}}` of each node; `{{#each services}}` with `{{name}}`, `{{hosts}}`, `{{paths}}`,
+    /// `{{check}}`, `{{cookie}}` and `{{#each nodes}}`; `{{#each routes}}` with `{{name}}`, `{{host}}`, `{{path}}` and
+    /// `{{condition}}`; `{{fallback}}` and `{{unclaimed}}`; `{{certificates}}`, the directory of the certificates or nothing;
+    /// and the names in `settings` at the top level. `nodes` are sorted by name. `port` is the default port; the default weight
+    /// is 100, and that of a draining node is 0.
     ///
     /// # Errors
     /// [`RenderError::Parse`], [`RenderError::Data`] or [`RenderError::Empty`].
     pub fn render<'a>(
         &self,
         nodes: impl IntoIterator<Item = &'a Node>,
+        known: &Known,
         port: Port,
         settings: &BTreeMap<String, String>,
     ) -> Result<String, RenderError> {
-        let addresses = nodes.into_iter().map(|node| fields(node, port));
+        let nodes: Vec<&Node> = nodes.into_iter().collect();
+        let data = Data::new(&nodes, &Services::of(&nodes, known), port, &self.certificates, settings);
         let text = match &self.literal {
-            Some(literal) if settings.is_empty() => literal.fill(addresses),
+            Some(literal) if settings.is_empty() => literal.fill(&data),
             _ => {
                 let failed = |reason| RenderError::Parse { path: self.path.clone(), reason };
                 let engine = engine(&self.text).map_err(|error| failed(parse_reason(&error)))?;
                 if let Some(name) = engine.get_template("").and_then(partials::circular) {
                     return Err(failed(format!("the partial {} includes itself", Quoted(&name))));
                 }
-                let data = Data { addresses: addresses.collect(), settings };
                 let failed = |reason| RenderError::Data { path: self.path.clone(), reason };
                 engine.render("", &data).map_err(|error| failed(data_reason(&error)))?
             }
@@ -137,10 +134,6 @@ fn engine(text: &str) -> Result<Handlebars<'static>, handlebars::TemplateError> 
     handlebars.register_escape_fn(handlebars::no_escape);
     handlebars.register_template_string("", text)?;
     Ok(handlebars)
-}
-
-fn fields(node: &Node, port: Port) -> Fields<'_> {
-    Fields { host: node.name.as_str(), ip: node.address, port: node.port(port), weight: node.weight(), drain: node.tags.drain }
 }
 
 /// The message in one line; the library prints several, with an excerpt of the template.

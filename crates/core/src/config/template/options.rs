@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::node::Port;
 
-/// Registry, template, and default port.
+/// Registry, template, routes, and default port.
 #[derive(Debug, Clone, Args)]
 pub struct RenderOptions {
     /// Directory with one file per node
@@ -15,6 +15,10 @@ pub struct RenderOptions {
     /// Handlebars template of the configuration
     #[arg(long, env = "HAPROXY_TEMPLATE", value_name = "FILE", default_value = "/config/haproxy.cfg.hb")]
     pub template: PathBuf,
+    /// File that says which service answers where, one line each, such as 'shop.example/api api'; the tags host and path then
+    /// do not count
+    #[arg(long, env = "ROUTES", value_name = "FILE")]
+    pub routes_file: Option<PathBuf>,
     /// Port of a node that has no tag `port`
     #[arg(long, env = "BACKEND_PORT", value_name = "PORT", default_value = "3000")]
     pub port: Port,
