@@ -5,17 +5,21 @@
 # match are kept, and nodes beyond N are stopped, including those added by hand.
 # If ha does not match, everything is removed and started again.
 #
-# Usage: ./start-containers.sh [--no-key] [N]    start N nodes, 1 to 50; default 2
-#        ./start-containers.sh down              stop and remove the containers
-#                                                and the network of the lab
+# Usage: ./start-containers.sh [--no-key] [--tls] [N]    start N nodes, 1 to 50; default 2
+#        ./start-containers.sh down                      stop and remove the containers
+#                                                        and the network of the lab
 #
 # For more than 20 nodes, raises the kernel's limit of neighbour entries if it is
 # too low (net.ipv4.neigh.default.gc_thresh1 to 3).
 #
 # --no-key    build images without the key that encrypts the gossip
+# --tls       make a self-signed certificate in certs/ if there is none, to try
+#             HTTPS; with certificates there, port 443 is published too
 #
-# HTTP_PORT, STATS_PORT, SOCKET_PORT    ports to publish, instead of 80, 1936 and
-#                                       9999; 0 lets Docker choose
+# HTTP_PORT, HTTPS_PORT,                ports to publish, instead of 80, 443, 1936
+# STATS_PORT, SOCKET_PORT               and 9999; 0 lets Docker choose
+# CERTS                                 directory of the certificates, instead of
+#                                       certs
 # BIND                                  address to publish them on, instead of
 #                                       all: BIND=127.0.0.1
 # NETWORK, PREFIX                       network to use instead of heig, and prefix
@@ -94,6 +98,22 @@ check_port() {
 check_config() {
     unreadable=$(find ha/config \( -type d ! -perm -005 -o -type f ! -perm -004 \) | head -n 1)
     [ -z "$unreadable" ] || die "the containers' user cannot read $unreadable: chmod -R o+rX ha/config"
+}
+
+has_certificates() { ls "$certs"/*.pem >/dev/null 2>&1; }
+
+# Makes a self-signed certificate for trying. The images' user has to own the key, which takes root.
+make_certificate() {
+    ! has_certificates || return 0
+    have openssl || die "openssl is not installed: apt-get install openssl"
+    say "making a self-signed certificate in $certs"
+    mkdir -p "$certs"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj "/CN=localhost" \
+        -addext "subjectAltName=DNS:localhost,DNS:$ha,IP:127.0.0.1" -keyout "$certs/localhost.key" -out "$certs/localhost.crt" 2>/dev/null ||
+        die "openssl cannot make a certificate in $certs"
+    (umask 077 && cat "$certs/localhost.crt" "$certs/localhost.key" >"$certs/localhost.pem" && rm "$certs/localhost.key")
+    docker run --rm --network none --user 0 --entrypoint chown --volume "$certs:/certs" softengheigvd/ha 10001 /certs/localhost.pem ||
+        die "the images' user cannot be made the owner of $certs/localhost.pem: chown 10001 $certs/localhost.pem"
 }
 
 # check_name NAME: fails if a container that will not be replaced has this name.
@@ -179,15 +199,17 @@ publish() { echo "${BIND:+$BIND:}$1:$2"; }
 
 # Sends requests to the balancer from inside the first node until each node has answered.
 wait_for_nodes() {
-    docker exec -i "${prefix}s1" node - "http://$ha/" "$nodes" <<'SCRIPT'
-const [url, wanted] = [process.argv[2], Number(process.argv[3])];
+    docker exec -i --env NODE_TLS_REJECT_UNAUTHORIZED=0 "${prefix}s1" node --no-warnings - "$ha" "$nodes" <<'SCRIPT'
+const [balancer, wanted] = [process.argv[2], Number(process.argv[3])];
+let url = `http://${balancer}/`;
 const deadline = Date.now() + 60_000;
 const hosts = new Set();
 setInterval(() => console.log(`    ${hosts.size} of ${wanted} answer`), 5_000).unref();
 (async () => {
   while (hosts.size < wanted && Date.now() < deadline) {
     try {
-      const response = await fetch(url, { signal: AbortSignal.timeout(2_000) });
+      const response = await fetch(url, { redirect: 'manual', signal: AbortSignal.timeout(2_000) });
+      if (response.status === 307) url = `https://${balancer}/`;
       const body = await response.json();
       if (!response.ok) throw response;
       hosts.add(body.host);
@@ -202,6 +224,14 @@ SCRIPT
 # Prints the address of the balancer's port $1 for a browser.
 where() {
     docker port "$ha" "$1" | head -n 1 | sed 's/^0\.0\.0\.0:/localhost:/'
+}
+
+# Prints one more line about how to reach the balancer by HTTPS, if it is published.
+where_https() {
+    at=$(where 443 2>/dev/null)
+    trusted=
+    [ ! -e "$certs/localhost.crt" ] || trusted="--cacert $certs/localhost.crt "
+    [ -z "$at" ] || printf '\n      curl %shttps://%s/' "$trusted" "$at"
 }
 
 # Stops the containers of the lab that are not in $wanted.
@@ -222,6 +252,7 @@ start() {
     check_network
     checked=
     check_port HTTP_PORT "$http_port"
+    if [ -n "$tls" ] || has_certificates; then check_port HTTPS_PORT "$https_port"; fi
     check_port STATS_PORT "$stats_port"
     check_port SOCKET_PORT "$socket_port"
     number=0
@@ -232,12 +263,18 @@ start() {
     done
     # shellcheck disable=SC2086 # nothing, or one option
     ./build-images.sh $no_key
+    [ -z "$tls" ] || make_certificate
 
     allow_neighbours
 
     # Mounts the template, so that it can be edited while the lab is running.
     set -- ha --volume "$PWD/ha/config:/config:ro" \
         -p "$(publish "$http_port" 80)" -p "$(publish "$stats_port" 1936)" -p "$(publish "$socket_port" 9999)"
+    if has_certificates; then
+        set -- "$@" --volume "$certs:/certs:ro" -p "$(publish "$https_port" 443)"
+        # Where to redirect to; a port that Docker chooses is not known yet.
+        case $https_port in 0 | 443) ;; *) set -- "$@" --env "HTTPS_PORT=$https_port" ;; esac
+    fi
     if is_kept "$ha" "$@"; then
         say "keeping $ha"
     else
@@ -273,7 +310,8 @@ start() {
     cat <<TEXT
 ==> Nodes that answer: $nodes. Open:
       http://$(where 80)/      JSON from one of the nodes
-      http://$(where 1936)/    HAProxy's statistics; $(where 9999) takes commands such as 'show stat'
+      http://$(where 1936)/live    the nodes live, in the four states
+      http://$(where 1936)/    HAProxy's statistics; $(where 9999) takes commands such as 'show stat'$(where_https)
     Try next:
       docker run -d --network $network --name $next softengheigvd/webapp
       docker exec $ha show-nodes
@@ -285,12 +323,19 @@ TEXT
 }
 
 no_key=
-[ "${1-}" != --no-key ] || {
-    no_key=--no-key
+tls=
+while :; do
+    case ${1-} in
+        --no-key) no_key=--no-key ;;
+        --tls) tls=--tls ;;
+        *) break ;;
+    esac
     shift
-}
+done
 nodes=${1-2}
+certs=$(realpath -m "${CERTS:-certs}")
 http_port=${HTTP_PORT:-80}
+https_port=${HTTPS_PORT:-443}
 stats_port=${STATS_PORT:-1936}
 socket_port=${SOCKET_PORT:-9999}
 [ $# -le 1 ] || die "too many arguments, see --help"

@@ -28,7 +28,7 @@ fn can_be_repaired(text: &str) -> bool {
 
 /// No text is a reason to panic, and a command is one line.
 fn check_any(known: &str, wanted: &str) {
-    let record = LastApplied { text: known.to_owned(), leaving: BTreeMap::new() };
+    let record = LastApplied { text: known.to_owned(), ..LastApplied::default() };
     if let Plan::Commands(commands) = plan(wanted, Some(&record), &BTreeMap::new()) {
         assert!(commands.iter().all(|command| !command.to_string().contains(['\n', ';'])), "{commands:?}");
     }

@@ -9,6 +9,14 @@ global
     stats maxconn 100
     # After a reload, the old worker finishes its connections, within this time.
     hard-stop-after 60s
+{{#if certificates}}
+    # Mozilla's intermediate settings: TLS 1.2 and 1.3.
+    ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets prefer-client-ciphers
+    ssl-default-bind-curves X25519:prime256v1:secp384r1
+    ssl-default-bind-ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305
+    ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256
+    tune.ssl.default-dh-param 2048
+{{/if}}
 
 defaults
     mode http
@@ -43,6 +51,20 @@ defaults
 
 frontend http
     bind *:80
+{{#if certificates}}
+    # The name that the client asks for chooses the certificate; without one for it, the first file counts.
+    bind *:443 ssl crt {{certificates}} alpn h2,http/1.1
+    # HTTPS_REDIRECT=off serves HTTP as well. HTTPS_PORT is where clients reach port 443. Not a permanent redirect, which
+    # browsers would remember when there is no certificate anymore.
+.if strneq("$HTTPS_REDIRECT",off)
+    http-request set-var-fmt(txn.host) "%[req.hdr(host),regsub(:[0-9]*\$,)]:${HTTPS_PORT-443}"
+    http-request redirect code 307 location "https://%[var(txn.host),regsub(:443\$,)]%[pathq]" unless { ssl_fc }
+.endif
+    http-request del-header X-Forwarded- -m beg
+    http-request del-header Forwarded
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto https if { ssl_fc }
+{{/if}}
 .if streq("$HTTP_LOG",off)
     http-request set-log-level silent
 .endif

@@ -12,6 +12,7 @@
 //! takes the registry all the way to the process. [`node`] and [`service`] have the checked types that all of them use,
 //! [`tool`] is the framework of the command line tools, and [`os`] wraps the operating system.
 
+pub mod certificates;
 pub mod config;
 pub mod haproxy;
 pub mod members;

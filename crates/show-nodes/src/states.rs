@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use lb_core::certificates;
 use lb_core::config::template::Template;
 use lb_core::haproxy::ProcessOptions;
 use lb_core::haproxy::plan::Plan;
@@ -135,7 +136,8 @@ impl States {
         let registry = Registry::read(&options.render.nodes_dir).map_err(told);
         let known = registry.as_ref().map_err(Clone::clone).and_then(|registry| known(registry, &options.render).map_err(told));
         let rendered = registry.as_ref().map_err(Clone::clone).and_then(|registry| {
-            let template = Template::load(&options.render.template).map_err(told)?;
+            let certificates = certificates::for_template(&options.process.master_socket);
+            let template = Template::load(&options.render.template).map_err(told)?.with_certificates(certificates);
             let known = known.as_ref().map_err(Clone::clone)?;
             template.render(registry.nodes().values(), known, options.render.port, &BTreeMap::new()).map_err(told)
         });

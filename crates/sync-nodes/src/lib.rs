@@ -146,7 +146,8 @@ impl SyncNodes {
         record_sync(&self.options.process.master_socket);
         drop(lock);
         name_containers(&change.arrived, list, reporter);
-        let exit = if rejected || !published.excluded.is_empty() { Exit::Rejected } else { Exit::Done };
+        let rejected = rejected || !published.excluded.is_empty() || !published.certificate_problems.is_empty();
+        let exit = if rejected { Exit::Rejected } else { Exit::Done };
         Ok(Synced { exit, kept, change })
     }
 

@@ -48,12 +48,14 @@ pub enum RecordedFor {
 }
 
 /// The configuration that a worker runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct LastApplied {
     /// Text of the configuration, including the effect of commands.
     pub text: String,
     /// Servers that are no longer in the configuration, but are kept in maintenance until their last connections end.
     pub leaving: BTreeMap<ServerKey, ServerLine>,
+    /// Fingerprints of the certificates that it has loaded, by the names of their files.
+    pub certificates: BTreeMap<String, u64>,
 }
 
 impl LastApplied {
@@ -71,12 +73,22 @@ impl LastApplied {
             "master" => RecordedFor::Master(process),
             _ => return None,
         };
-        let leaving = head.map(|line| {
-            let (backend, line) = line.strip_prefix("leaving ")?.split_once('/')?;
-            let (server, line) = line.split_once(' ')?;
-            Some((ServerKey::new(backend, server), line.parse().ok()?))
-        });
-        Some((recorded_for, Self { text, leaving: leaving.collect::<Option<_>>()? }))
+        let (mut leaving, mut certificates) = (BTreeMap::new(), BTreeMap::new());
+        for line in head {
+            match line.split_once(' ')? {
+                ("leaving", line) => {
+                    let (backend, line) = line.split_once('/')?;
+                    let (server, line) = line.split_once(' ')?;
+                    leaving.insert(ServerKey::new(backend, server), line.parse().ok()?);
+                }
+                ("certificate", line) => {
+                    let (name, fingerprint) = line.split_once(' ')?;
+                    certificates.insert(name.to_owned(), fingerprint.parse().ok()?);
+                }
+                _ => return None,
+            }
+        }
+        Some((recorded_for, Self { text, leaving, certificates }))
     }
 
     /// Records that `recorded_for` runs this configuration.
@@ -92,6 +104,9 @@ impl LastApplied {
         for (key, line) in &self.leaving {
             // Writing to a string cannot fail.
             let _ = write!(head, "\nleaving {key} {line}");
+        }
+        for (name, fingerprint) in &self.certificates {
+            let _ = write!(head, "\ncertificate {name} {fingerprint}");
         }
         head.push_str("\n\n");
         Staged::write(path, &[head.as_bytes(), self.text.as_bytes()], 0o600)?.commit()
@@ -116,7 +131,8 @@ mod tests {
         let path = dir.path().join("running.cfg");
         let process = ProcessId::of_pid(i32::try_from(std::process::id()).unwrap()).unwrap();
         let leaving = BTreeMap::from([(ServerKey::new("nodes", "s1"), "172.18.0.2:3000 check weight 5".parse().unwrap())]);
-        let running = LastApplied { text: "global\n\n    maxconn 5\n".to_owned(), leaving };
+        let certificates = BTreeMap::from([("shop.pem".to_owned(), u64::MAX)]);
+        let running = LastApplied { text: "global\n\n    maxconn 5\n".to_owned(), leaving, certificates };
         for reader in [RecordedFor::Worker(process), RecordedFor::Master(process)] {
             running.store(&path, reader).unwrap();
             assert_eq!(LastApplied::load(&path), Some((reader, running.clone())));
@@ -128,7 +144,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("running.cfg");
         assert_eq!(LastApplied::load(&path), None);
-        for torn in ["", "worker 7 9", "worker 7\n\ntext", "child 7 9\n\ntext", "worker 7 9\nleft nodes/s1\n\ntext"] {
+        for torn in [
+            "",
+            "worker 7 9",
+            "worker 7\n\ntext",
+            "child 7 9\n\ntext",
+            "worker 7 9\nleft nodes/s1\n\ntext",
+            "worker 7 9\ncertificate x\n\n",
+        ] {
             fs::write(&path, torn).unwrap();
             assert_eq!(LastApplied::load(&path), None, "{torn:?}");
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::os::command::ProgramError;
 
+pub mod certificate;
 mod check;
 pub mod last_applied;
 pub(crate) mod observe;

@@ -3,8 +3,6 @@
 //! The worker that the record names is asked first, on its own socket, and prepares its answer while the caller does something
 //! else. If the answer comes from another worker, the master is asked for the right one.
 
-use std::collections::BTreeMap;
-
 use nix::unistd::getppid;
 
 use crate::config::Config;
@@ -108,9 +106,8 @@ pub fn witness(options: &ProcessOptions) -> Result<Witness, HaproxyError> {
 
 /// Records what a master that is about to start will read: the parent of this process, which becomes HAProxy by `exec`.
 /// A failure is ignored, because it only costs a reload later.
-pub(crate) fn record_start(options: &ProcessOptions, text: String) {
+pub(crate) fn record_start(options: &ProcessOptions, running: &LastApplied) {
     if let Some(master) = ProcessId::of_pid(getppid().as_raw()) {
-        let running = LastApplied { text, leaving: BTreeMap::new() };
         let _ = running.store(&record_path(&options.master_socket), RecordedFor::Master(master));
     }
 }

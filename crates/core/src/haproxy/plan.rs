@@ -235,7 +235,7 @@ mod tests {
     fn run(wanted: &str, known: &str, leaving: &[&str], servers: &[(&str, &str, u16, u32, u32, u32)]) -> Vec<String> {
         let leaving = leaving.iter().map(|line| line.split_once(' ').unwrap());
         let leaving = leaving.map(|(server, line)| (ServerKey::new("nodes", server), line.parse().unwrap())).collect();
-        let running = LastApplied { text: known.to_owned(), leaving };
+        let running = LastApplied { text: known.to_owned(), leaving, ..LastApplied::default() };
         match plan(wanted, Some(&running), &parse_servers(&actual(servers)).unwrap()) {
             Plan::Commands(commands) => commands.iter().map(ToString::to_string).collect(),
             Plan::Reload(reason) => vec![format!("reload: {reason}")],

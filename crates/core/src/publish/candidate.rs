@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{PublishError, PublishOptions};
+use crate::certificates;
 use crate::config::template::{RenderOptions, Template};
 use crate::haproxy::HaproxyError;
 use crate::node::{Node, NodeName, Port};
@@ -52,7 +53,8 @@ impl Candidate {
         options: &PublishOptions,
         settings: BTreeMap<String, String>,
     ) -> Result<Self, PublishError> {
-        let template = Template::load(&options.render.template)?;
+        let certificates = certificates::for_template(&options.process.master_socket);
+        let template = Template::load(&options.render.template)?.with_certificates(certificates);
         let known = known(&registry, &options.render)?;
         Ok(Self { registry, known, template, port: options.render.port, settings, excluded: BTreeMap::new() })
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::template::RenderError;
-use crate::config::{Config, ServerKey};
+use crate::config::{Config, ServerKey, ServerLine};
 use crate::haproxy::ProcessOptions;
 use crate::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
 use crate::haproxy::observe::{Process, SERVERS, discard_start, record_start};
@@ -17,6 +17,7 @@ use crate::registry::{Registry, RegistryError};
 use crate::service::RoutesError;
 
 mod candidate;
+mod certificates;
 pub mod lock;
 mod options;
 pub mod outcome;
@@ -26,6 +27,7 @@ mod target;
 mod timings;
 
 pub use candidate::{Candidate, known};
+use certificates::Given;
 use lock::{Lock, LockError};
 pub use options::PublishOptions;
 pub use outcome::{Applied, Outcome};
@@ -73,8 +75,8 @@ pub enum PublishError {
 }
 
 /// Reads the registry, changes it, renders it, replaces the file if it changes, and makes the running HAProxy equal to it.
-/// `change` may ask the observed HAProxy whom it reaches. Nodes that would make HAProxy reject the configuration are excluded. When anything fails, the last good file and process
-/// stay. The caller holds the lock.
+/// `change` may ask the observed HAProxy whom it reaches. Nodes that would make HAProxy reject the configuration are excluded,
+/// and bad certificates are not used. When anything fails, the last good file and process stay. The caller holds the lock.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -119,7 +121,12 @@ pub fn plan_file(options: &ProcessOptions) -> Result<Option<Plan>, PublishError>
     let observation = Observation::begin(options);
     let target = Target::current(options)?;
     let process = observation.end(target.old.as_deref())?;
-    process.map(|process| plan_for(&target.text, &process)).transpose()
+    let Some(process) = process else { return Ok(None) };
+    let publisher = Publisher::new(options);
+    match (plan_for(&target.text, &process)?, publisher.certificates.plan(&target.text, process.last_applied.as_ref())) {
+        (Plan::Commands(_), Err(reason)) => Ok(Some(Plan::Reload(reason))),
+        (plan, _) => Ok(Some(plan)),
+    }
 }
 
 /// One publish under way.
@@ -128,11 +135,13 @@ struct Publisher<'a> {
     timings: Timings,
     /// Whether some commands were executed, but not all that were needed.
     is_half_applied: bool,
+    certificates: Given,
 }
 
 impl<'a> Publisher<'a> {
     fn new(options: &'a ProcessOptions) -> Self {
-        Self { options, timings: Timings::start(), is_half_applied: false }
+        let certificates = Given::new(&options.master_socket);
+        Self { options, timings: Timings::start(), is_half_applied: false, certificates }
     }
 
     fn publish(
@@ -144,8 +153,10 @@ impl<'a> Publisher<'a> {
         let mut observation = Observation::begin(self.options);
         let mut registry = Registry::read(&options.render.nodes_dir)?;
         change(&mut registry, &mut observation)?;
+        self.certificates.update(&options.render.certs_dir);
         let mut candidate = Candidate::of(registry, options, BTreeMap::new())?;
         let mut target = Target::new(self.options, candidate.text()?)?;
+        self.certificates.check_use(&target.text);
         self.timings.lap("render");
         let process = observation.end(target.old.as_deref())?;
         self.timings.lap("ask");
@@ -161,8 +172,10 @@ impl<'a> Publisher<'a> {
     }
 
     fn write_file(&mut self, options: &PublishOptions, settings: BTreeMap<String, String>) -> Result<Outcome, PublishError> {
+        self.certificates.update(&options.render.certs_dir);
         let mut candidate = Candidate::read(options, settings)?;
         let mut target = Target::new(self.options, candidate.text()?)?;
+        self.certificates.check_use(&target.text);
         self.timings.lap("render");
 
         let mut written = self.write(&target);
@@ -172,7 +185,7 @@ impl<'a> Publisher<'a> {
         }
         let applied = written?;
         if haproxy::is_down(&self.options.master_socket) {
-            record_start(self.options, target.text.clone());
+            record_start(self.options, &self.applied(&target, BTreeMap::new()));
         }
         Ok(Outcome::new(target.old.as_deref(), &target.text, applied).with_omitted(candidate))
     }
@@ -189,18 +202,19 @@ impl<'a> Publisher<'a> {
     /// Makes the process equal to the target, and the file with it.
     fn apply(&mut self, target: &Target, process: Option<Process>, force: bool) -> Result<Applied, PublishError> {
         let Some(process) = process else {
-            if target.differs() {
+            if target.differs() || self.certificates.has_changed() {
                 // A HAProxy that is starting may read this file or the previous one.
                 discard_start(self.options);
             }
             return self.write(target).map(|_| Applied::NotRunning);
         };
         let plan = plan_for(&target.text, &process)?;
+        let renewed = self.certificates.plan(&target.text, process.last_applied.as_ref());
         self.timings.lap("plan");
-        match plan {
+        match (plan, renewed) {
             _ if force => self.reload(target, "forced".to_owned()),
-            Plan::Reload(reason) => self.reload(target, reason),
-            Plan::Commands(commands) => self.run(target, commands, process),
+            (Plan::Reload(reason), _) | (_, Err(reason)) => self.reload(target, reason),
+            (Plan::Commands(commands), Ok(renewed)) => self.run(target, commands, renewed, process),
         }
     }
 
@@ -214,19 +228,30 @@ impl<'a> Publisher<'a> {
     }
 
     /// Runs the commands, then replaces the file and records the running configuration.
-    fn run(&mut self, target: &Target, commands: Vec<Command>, mut process: Process) -> Result<Applied, PublishError> {
+    fn run(
+        &mut self,
+        target: &Target,
+        commands: Vec<Command>,
+        renewed: Vec<String>,
+        mut process: Process,
+    ) -> Result<Applied, PublishError> {
         // A full disk is noticed here, before anything is changed.
         let staged = self.stage(target)?;
         // Servers are only recreated after a change of the template. If that is invalid, a working server must not be lost.
         if commands.iter().any(|command| command.action == Action::Delete) {
             self.check(&target.text)?;
         }
+        // After an error it is unknown which commands were executed, so the next run must reload.
+        let forget = |_: &HaproxyError| drop(remove_if_exists(&record_path(&self.options.master_socket)));
         let lines: Vec<String> = commands.iter().map(ToString::to_string).collect();
-        let answers = process.session.ask_all(&lines).inspect_err(|_| {
-            // It is unknown which commands were executed, so the next run must reload.
-            let _ = remove_if_exists(&self.record());
-        })?;
+        let answers = process.session.ask_all(&lines).inspect_err(forget)?;
+        let refusal = self.certificates.renew(&renewed, &mut process.session).inspect_err(forget)?;
         self.timings.lap("apply");
+        if let Some(reason) = refusal {
+            drop(staged);
+            self.is_half_applied = true;
+            return self.reload(target, reason);
+        }
         let (mut done, mut leaving) = (Vec::new(), BTreeSet::new());
         for (command, answer) in commands.into_iter().zip(answers) {
             if command.action.is_done(&answer) {
@@ -243,7 +268,7 @@ impl<'a> Publisher<'a> {
             self.commit(staged)?;
         }
         self.record_commands(target, &process, &leaving)?;
-        Ok(if done.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
+        Ok(if done.is_empty() && renewed.is_empty() { Applied::Nothing } else { Applied::Commands(done) })
     }
 
     /// Updates the record after commands, if it differs. The servers in `leaving` still have connections.
@@ -255,7 +280,7 @@ impl<'a> Publisher<'a> {
             lines.extend(before.leaving.clone());
             lines.retain(|key, _| leaving.contains(key));
         }
-        let now = LastApplied { text: target.text.clone(), leaving: lines };
+        let now = self.applied(target, lines);
         if process.is_recorded && *before == now { Ok(()) } else { self.store(&now, &process.session) }
     }
 
@@ -275,7 +300,7 @@ impl<'a> Publisher<'a> {
         self.is_half_applied = false;
         self.timings.lap("apply");
         if let Some(session) = haproxy::find(&self.options.master_socket, &self.options.admin_socket)? {
-            self.store(&LastApplied { text: target.text.clone(), leaving: BTreeMap::new() }, &session)?;
+            self.store(&self.applied(target, BTreeMap::new()), &session)?;
         }
         Ok(Applied::Reload(reason))
     }
@@ -289,7 +314,8 @@ impl<'a> Publisher<'a> {
     }
 
     /// After an error, makes a process that was partly changed read the old file again.
-    fn restore_process(&self) {
+    fn restore_process(&mut self) {
+        self.certificates.undo();
         if self.is_half_applied {
             // The error that led here is the one to report; if this fails as well, the next run repairs it.
             let _ = remove_if_exists(&self.record());
@@ -303,6 +329,11 @@ impl<'a> Publisher<'a> {
         let Err(PublishError::Haproxy(HaproxyError::Rejected(reason))) = applied else { return false };
         // If the search fails, the rejection is the error to report.
         candidate.exclude_offenders(reason, |text| self.rejection(text)).unwrap_or(false)
+    }
+
+    /// The record of a process that has the target's text.
+    fn applied(&self, target: &Target, leaving: BTreeMap<ServerKey, ServerLine>) -> LastApplied {
+        LastApplied { text: target.text.clone(), leaving, certificates: self.certificates.fingerprints(&target.text) }
     }
 
     fn stage(&mut self, target: &Target) -> Result<Option<Staged>, PublishError> {
@@ -355,11 +386,17 @@ impl<'a> Publisher<'a> {
     }
 
     /// Updates the statistics. A publish that changes nothing is not counted, and writes nothing.
-    fn count(self, result: Result<Outcome, PublishError>) -> Result<Outcome, PublishError> {
+    fn count(mut self, result: Result<Outcome, PublishError>) -> Result<Outcome, PublishError> {
         let path = stats_path(&self.options.master_socket);
-        let mut outcome = result.inspect_err(|_| {
-            Stats::update(&path, |stats| stats.failed += 1);
-        })?;
+        let mut outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.certificates.undo();
+                Stats::update(&path, |stats| stats.failed += 1);
+                return Err(error);
+            }
+        };
+        (outcome.certificates, outcome.certificate_problems) = self.certificates.into_outcome();
         if outcome.changed() {
             outcome.times = self.timings.end();
             outcome.generation = Stats::update(&path, |stats| stats.add(&outcome)).generation();

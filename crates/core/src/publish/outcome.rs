@@ -57,6 +57,10 @@ pub struct Outcome {
     pub conflicts: Vec<Conflict>,
     /// The servers that were changed.
     pub servers: Servers,
+    /// Certificates that were added, replaced or removed, by the names of their files.
+    pub certificates: BTreeSet<String>,
+    /// Certificates that are not used, with the reasons, or that have ended.
+    pub certificate_problems: BTreeSet<String>,
     /// Number of this publish among those that changed something; 0 if it changed nothing.
     pub generation: u64,
     /// Duration of each step, and of the whole as `total`.
@@ -80,7 +84,7 @@ impl Outcome {
     /// Whether file or process has changed.
     #[must_use]
     pub fn changed(&self) -> bool {
-        self.written || matches!(self.applied, Applied::Commands(_) | Applied::Reload(_))
+        self.written || !self.certificates.is_empty() || matches!(self.applied, Applied::Commands(_) | Applied::Reload(_))
     }
 }
 

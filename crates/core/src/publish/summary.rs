@@ -27,6 +27,8 @@ pub struct Summary {
     pub how: How,
     /// The servers that were changed.
     lists: [Names; LISTS.len()],
+    /// The certificates that were changed.
+    certificates: Names,
     /// Number of commands at run time.
     commands: Option<usize>,
     /// Why HAProxy was reloaded.
@@ -37,6 +39,9 @@ pub struct Summary {
 
 /// The lists of servers, by their keys in the line.
 const LISTS: [&str; 5] = ["added", "removed", "changed", "waiting", "finished"];
+
+/// The key of the certificates' list.
+const CERTIFICATES: &str = "certificates";
 
 /// How a publish changed the process, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +95,7 @@ impl Summary {
             cause: word(cause),
             how,
             lists: outcome.servers.lists().map(|(_, names)| Names::of(names)),
+            certificates: Names::of(&outcome.certificates),
             commands,
             reason,
             times: outcome.times.iter().map(|(step, time)| ((*step).to_owned(), micros(time))).collect(),
@@ -106,6 +112,11 @@ impl Summary {
         LISTS.into_iter().zip(&self.lists)
     }
 
+    /// All lists of the line, by their keys.
+    fn all_lists(&self) -> impl Iterator<Item = (&'static str, &Names)> {
+        self.lists().chain([(CERTIFICATES, &self.certificates)])
+    }
+
     /// The fields of the JSON format. `added_more` and the like count the names that are not shown.
     #[must_use]
     pub fn fields(&self) -> Map<String, Value> {
@@ -115,7 +126,7 @@ impl Summary {
         put("generation", json!(self.generation));
         put("cause", json!(self.cause));
         put("applied", json!(self.how.as_str()));
-        for (key, names) in self.lists() {
+        for (key, names) in self.all_lists() {
             put(key, json!(names.first));
             if names.more > 0 {
                 put(&format!("{key}_more"), json!(names.more));
@@ -137,7 +148,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "published generation={} cause={} applied={}", self.generation, self.cause, self.how.as_str())?;
-        for (key, names) in self.lists().filter(|(_, names)| !names.first.is_empty()) {
+        for (key, names) in self.all_lists().filter(|(_, names)| !names.first.is_empty()) {
             write!(f, " {key}={}", names.first.join(","))?;
             if names.more > 0 {
                 write!(f, ",+{}", names.more)?;
@@ -172,7 +183,7 @@ impl FromStr for Summary {
 
 fn parse(text: &str) -> Option<Summary> {
     let (mut generation, mut cause, mut how, mut commands, mut reason) = (None, None, None, None, None);
-    let (mut lists, mut times) = (<[Names; LISTS.len()]>::default(), Vec::new());
+    let (mut lists, mut certificates, mut times) = (<[Names; LISTS.len()]>::default(), Names::default(), Vec::new());
     let mut rest = text.strip_prefix("published")?;
     while let Some(pair) = rest.strip_prefix(' ') {
         let (key, value) = pair.split_once('=')?;
@@ -186,6 +197,7 @@ fn parse(text: &str) -> Option<Summary> {
             "cause" => cause = Some(value.to_owned()),
             "applied" => how = Some(How::ALL.into_iter().find(|how| how.as_str() == value)?),
             "commands" => commands = Some(value.parse().ok()?),
+            CERTIFICATES => certificates = parse_names(value)?,
             "reason" => reason = Some(value.to_owned()),
             _ => match (LISTS.into_iter().zip(&mut lists).find(|(list, _)| *list == key), key.strip_suffix("_ms")) {
                 (Some((_, names)), _) => *names = parse_names(value)?,
@@ -196,7 +208,16 @@ fn parse(text: &str) -> Option<Summary> {
         }
     }
     let is_whole = rest.is_empty();
-    is_whole.then_some(Summary { generation: generation?, cause: cause?, how: how?, lists, commands, reason, times })
+    is_whole.then_some(Summary {
+        generation: generation?,
+        cause: cause?,
+        how: how?,
+        lists,
+        certificates,
+        commands,
+        reason,
+        times,
+    })
 }
 
 fn parse_names(value: &str) -> Option<Names> {

@@ -104,6 +104,7 @@ impl Reporter {
         self.skipped_files(&published.skipped_files);
         let excluded = published.excluded.iter().map(|(name, reason)| format!("{name}{EXCLUDED}HAProxy rejects it: {reason}"));
         self.log_new("nodes", excluded.collect());
+        self.log_new("certificates", published.certificate_problems.clone());
         let (shown, more) = published.conflicts.split_at(published.conflicts.len().min(MAX_CONFLICTS));
         let more = (!more.is_empty()).then(|| format!("{} more claims of services are void", more.len()));
         self.log_changes("routes", shown.iter().map(ToString::to_string).chain(more).collect());

@@ -243,7 +243,7 @@ pub struct Process {
 impl Process {
     /// HAProxy, just started with this file, if the model knows what is there.
     pub fn start(text: &str) -> Option<Self> {
-        let record = LastApplied { text: text.to_owned(), leaving: BTreeMap::new() };
+        let record = LastApplied { text: text.to_owned(), ..LastApplied::default() };
         Some(Self { haproxy: Haproxy::start(text)?, record, leaving: BTreeSet::new() })
     }
 
@@ -258,7 +258,7 @@ impl Process {
         let plan = plan(text, Some(&self.record), &parse_servers(&servers).expect("the model's servers"));
         match self.follow(&plan) {
             Some(kept) => {
-                self.record = LastApplied { text: text.to_owned(), leaving: self.lines(&kept) };
+                self.record = LastApplied { text: text.to_owned(), leaving: self.lines(&kept), ..LastApplied::default() };
                 self.leaving = kept;
             }
             None => self.clone_from(&fresh),

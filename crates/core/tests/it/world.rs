@@ -54,6 +54,7 @@ impl World {
         let render = RenderOptions {
             nodes_dir: path("nodes"),
             template: path("haproxy.cfg.hb"),
+            certs_dir: path("certs"),
             routes_file: None,
             port: "3000".parse().unwrap(),
         };

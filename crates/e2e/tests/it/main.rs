@@ -10,6 +10,7 @@ mod faults;
 mod forged;
 mod forward;
 mod hang;
+mod https;
 mod keys;
 mod logs;
 mod losses;

@@ -154,7 +154,7 @@ fn both_images_are_healthy_and_say_what_they_are() {
             other => Err(other.to_owned()),
         });
     }
-    for (image, role, ports) in [("ha", "balancer", "80 1936 7373 7946 9999"), ("webapp", "backend", "3000 7373 7946")] {
+    for (image, role, ports) in [("ha", "balancer", "80 443 1936 7373 7946 9999"), ("webapp", "backend", "3000 7373 7946")] {
         let image = format!("softengheigvd/{image}");
         let environment = docker(&["image", "inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", &image]);
         assert!(environment.lines().any(|line| line == format!("ROLE={role}")), "{environment}");

@@ -10,15 +10,15 @@ use e2e::{Lab, Look, eventually};
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ha/config/haproxy.cfg.hb");
 
 /// Runs the commands in the folder.
-fn sh(folder: &Path, script: &str) -> Result<String, String> {
+pub fn sh(folder: &Path, script: &str) -> Result<String, String> {
     let output = Command::new("sh").args(["-ec", script]).current_dir(folder).output().expect("a shell");
     let said = text(&output.stdout) + &text(&output.stderr);
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-/// The commands of the page's block that has this word.
-fn block(word: &str) -> String {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/outside.md")).unwrap();
+/// The commands of the block of `docs/<page>.md` that has this word.
+pub fn block(page: &str, word: &str) -> String {
+    let page = fs::read_to_string(format!("{}/../../docs/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let mut blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.find(|block| block.contains(word)).expect("a block").to_owned()
 }
@@ -28,7 +28,7 @@ fn https_is_served_with_the_certificate_of_the_template_and_nodes_come_without_a
     let folder = std::env::temp_dir().join(format!("e2e-{}-tls", std::process::id()));
     fs::create_dir_all(folder.join("config")).unwrap();
     fs::copy(TEMPLATE, folder.join("config/haproxy.cfg.hb")).unwrap();
-    let make = block("openssl req");
+    let make = block("outside", "openssl req");
     sh(&folder, &make).unwrap();
 
     let lab = Lab::new(Look::Hardened);

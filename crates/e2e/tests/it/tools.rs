@@ -123,7 +123,7 @@ fn a_changed_template_is_reloaded_and_a_bad_one_changes_nothing() {
         ("s/check inter/chekc inter/", "unknown keyword 'chekc'"),
         ("s/balance roundrobin/balance roundrobbin/", "balance only supports"),
         ("s/{{host}}/{{hots}}/", "hots"),
-        ("s/{{host}}/{{host}/", "line 8"),
+        ("s/{{host}}/{{host}/", "line 10"),
     ] {
         root(&format!("sed '{edit}' /tmp/good > {TEMPLATE}"));
         let output = balancer.try_exec(&["sync-nodes"], "");

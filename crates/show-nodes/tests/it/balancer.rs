@@ -1,6 +1,5 @@
 //! A balancer in which the four states agree: a real Serf agent, a real HAProxy, and what lies between them.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -82,6 +81,7 @@ fn options(world: &World) -> PublishOptions {
         render: RenderOptions {
             nodes_dir: world.nodes_dir(),
             template: world.template(),
+            certs_dir: world.certs_dir(),
             routes_file: None,
             port: "3000".parse().unwrap(),
         },
@@ -109,7 +109,7 @@ fn start_haproxy(world: &World) -> Background {
     eventually("the worker is known", || {
         haproxy::find(&world.master_socket(), &world.admin_socket()).is_ok_and(|found| found.is_some())
     });
-    let running = LastApplied { text: fs::read_to_string(world.config()).unwrap(), leaving: BTreeMap::new() };
+    let running = LastApplied { text: fs::read_to_string(world.config()).unwrap(), ..LastApplied::default() };
     running.store(&record_path(&world.master_socket()), RecordedFor::Worker(session(world).worker())).unwrap();
     haproxy
 }

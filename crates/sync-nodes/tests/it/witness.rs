@@ -1,7 +1,6 @@
 //! Two witnesses: what gossip says of a node that HAProxy reaches, with real agents and a real HAProxy.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what the tests share is test code, which the lint cannot know")]
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use lb_core::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
@@ -95,7 +94,7 @@ impl Drop for Balancer {
 fn record_start(world: &World) {
     let (master, admin) = (world.master_socket(), world.admin_socket());
     let worker = haproxy::find(&master, &admin).unwrap().expect("a worker").worker();
-    let running = LastApplied { text: world.text(), leaving: BTreeMap::new() };
+    let running = LastApplied { text: world.text(), ..LastApplied::default() };
     running.store(&record_path(&master), RecordedFor::Worker(worker)).unwrap();
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::node::Port;
 
-/// Registry, template, routes, and default port.
+/// Registry, template, certificates, routes, and default port.
 #[derive(Debug, Clone, Args)]
 pub struct RenderOptions {
     /// Directory with one file per node
@@ -15,6 +15,9 @@ pub struct RenderOptions {
     /// Handlebars template of the configuration
     #[arg(long, env = "HAPROXY_TEMPLATE", value_name = "FILE", default_value = "/config/haproxy.cfg.hb")]
     pub template: PathBuf,
+    /// Directory of the certificates, *.pem, each with its private key
+    #[arg(long, env = "CERTS_DIR", value_name = "DIR", default_value = "/certs")]
+    pub certs_dir: PathBuf,
     /// File that says which service answers where, one line each, such as 'shop.example/api api'; the tags host and path then
     /// do not count
     #[arg(long, env = "ROUTES", value_name = "FILE")]

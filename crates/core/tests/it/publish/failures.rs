@@ -1,9 +1,12 @@
 //! What a publish does when HAProxy refuses, fails or hangs up, or nothing can be written: the last good file and process
 //! stay, or the next publish brings them back.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
+use lb_core::certificates;
 use lb_core::publish::{Applied, PublishError};
+use lb_fixture::certificate;
 
 use super::{ADD_S2, S1, S2, S3, assert_recorded, commands, error, reason};
 use crate::scripted::Reply;
@@ -252,4 +255,34 @@ fn a_full_disk_of_the_record_is_an_error_and_is_mended_by_the_next_publish() {
         assert_recorded(&world, &haproxy);
         assert_eq!(world.publish().unwrap().applied, Applied::Nothing);
     }
+}
+
+#[test]
+fn a_publish_that_fails_leaves_the_certificates_as_they_were() {
+    let (world, haproxy) = World::running(&[S1]);
+    let directory = certificates::directory(&world.options.process.master_socket);
+    world.edit_template(
+        "listen nodes",
+        "{{#if certificates}}\nfrontend f\n    bind :443 ssl crt {{certificates}}\n{{/if}}\nlisten nodes",
+    );
+    let pair = || certificate(&["shop.example"]).concat();
+    let put = |pem: &str| {
+        let path = world.options.render.certs_dir.join("shop.pem");
+        fs::create_dir_all(&world.options.render.certs_dir).unwrap();
+        fs::write(&path, pem).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    };
+    let installed = || certificates::installed(&directory).values().map(|pem| pem.as_str().to_owned()).collect::<Vec<_>>();
+
+    haproxy.answer("reload", "Success=0\n--\n[ALERT]    (9) : [haproxy.main()] Cannot bind.\n");
+    put(&pair());
+    assert!(error(world.publish()).ends_with("Cannot bind."));
+    assert!(installed().is_empty() && !world.text().contains("443"), "{}", world.text());
+
+    let good = pair();
+    put(&good);
+    assert!(world.publish().unwrap().certificates.contains("shop.pem"));
+    assert_eq!(installed(), [good.as_str()]);
+    assert!(world.text().contains("443"));
+    assert_eq!(world.publish().unwrap().applied, Applied::Nothing);
 }
