@@ -24,7 +24,7 @@ fuzz_target!(|text: &str| {
     let rendered = render_known(&BTreeMap::new(), &Known { routes: Some(routes), ..Known::default() });
     assert_eq!(Config::parse(&rendered).irregular, None, "{rendered}");
     // The other sections of the image's template come after those of the services.
-    let (of_services, _) = rendered.split_once("\nlisten stats\n").expect("the image's template");
+    let (of_services, _) = rendered.split_once("\nfrontend stats\n").expect("the image's template");
     let count = |begin: &str| of_services.lines().filter(|line| line.starts_with(begin)).count();
     assert_eq!(count("    use_backend "), lines.len() - usize::from(has_fallback), "{rendered}");
     assert_eq!(count("backend "), roles.len() + usize::from(!has_fallback), "{rendered}");

@@ -110,13 +110,22 @@ backend unclaimed
     http-request return status 404 content-type text/plain string "No service answers here.\n"
 
 {{/if}}
-listen stats
+frontend stats
     bind *:1936
     option dontlog-normal
     # For Prometheus; docs/metrics.md says what to watch.
     http-request use-service prometheus-exporter if { path /metrics }
+    use_backend live if { path /live } || { path_beg /live/ }
+    default_backend stats
+
+backend stats
     stats enable
     stats uri /
     stats refresh 5s
     stats hide-version
     stats show-legends
+
+backend live
+    # The service `live`, if it runs: show-nodes --serve. docs/live.md describes it.
+    retries 0
+    dispatch 127.0.0.1:1937

@@ -6,6 +6,7 @@
 //! return errors; a failure ends the test with a message.
 
 pub mod balancer;
+pub mod browser;
 pub mod container;
 pub mod docker;
 pub mod http;

@@ -49,7 +49,7 @@ impl Log {
     }
 
     fn of(text: &str) -> Self {
-        Self(text.lines().filter_map(entry).collect())
+        Self(entries(text))
     }
 
     /// The node that `asked` refers to: the last one with this name, or in a container with this name.
@@ -81,6 +81,12 @@ impl History {
         let refused = rejection.map(|entry| format!("{} by {}: {}", entry.time, entry.tool, entry.message));
         Self { lines, last, refused }
     }
+}
+
+/// The entries of a log; other lines are left out.
+#[must_use]
+pub fn entries(text: &str) -> Vec<Entry> {
+    text.lines().filter_map(entry).collect()
 }
 
 fn entry(line: &str) -> Option<Entry> {

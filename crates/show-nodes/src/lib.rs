@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use lb_core::tool::{Exit, Tool};
 
 mod drift;
 mod history;
+mod live;
 mod metrics;
 mod nodes;
 mod routes;
@@ -45,6 +47,8 @@ const AFTER_HELP: &str = "Examples:
   docker exec ha show-nodes
   docker exec ha show-nodes s1                      # name, container name or address
   docker exec -it ha show-nodes --watch
+  docker exec ha show-nodes --routes                # who answers where
+  show-nodes --serve 127.0.0.1:1937                 # the live page, at http://127.0.0.1:1937/live
   show-nodes --metrics --watch 15 --output /var/lib/node_exporter/lb.prom
 
 Exit codes:
@@ -78,6 +82,9 @@ pub struct ShowNodes {
     /// Keep running until interrupted, refreshing every SECONDS
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
+    /// Serve the live page at http://ADDRESS/live until interrupted; whoever reaches the address can read it
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["name", "json", "metrics", "watch"])]
+    serve: Option<SocketAddr>,
     #[command(flatten)]
     role: RoleOptions,
     #[command(flatten)]
@@ -94,7 +101,7 @@ impl Tool for ShowNodes {
     }
 
     fn is_unlimited(&self) -> bool {
-        self.watch.is_some()
+        self.watch.is_some() || self.serve.is_some()
     }
 }
 
@@ -115,8 +122,11 @@ impl View {
 /// Runs the tool.
 ///
 /// # Errors
-/// If the output cannot be written.
+/// If the output cannot be written, or the live page cannot be served.
 pub fn run(tool: &ShowNodes, reporter: &Reporter) -> Result<Exit> {
+    if let Some(address) = tool.serve {
+        return live::serve(tool, address, reporter);
+    }
     let mut containers = Containers::for_person();
     loop {
         let view = tool.settled(&mut containers);

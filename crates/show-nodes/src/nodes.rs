@@ -54,6 +54,10 @@ pub struct RunningServer {
     pub since: Option<u64>,
     /// Current requests and connections.
     pub sessions: u64,
+    /// Requests in the last second.
+    pub rate: Option<u64>,
+    /// Mean response time of the last 1,024 requests, in milliseconds.
+    pub latency_ms: Option<u64>,
     /// The last check as HAProxy reports it, and how long it took.
     pub last_check: Option<String>,
     /// Why it failed, if it did.
@@ -77,6 +81,12 @@ impl Row {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.member.as_deref() == Some("alive")
+    }
+
+    /// Whether HAProxy sends it new requests.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        !self.drains && self.servers.iter().any(|server| server.state.starts_with("UP") || server.state == "no check")
     }
 
     /// Current requests and connections of all its servers.
@@ -207,6 +217,8 @@ impl Nodes {
             state: server.status.clone(),
             since: server.since,
             sessions: server.sessions,
+            rate: server.rate,
+            latency_ms: server.latency_ms,
             last_check: server.check(),
             trouble: server.trouble().map(str::to_owned),
         });

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lb_core::certificates;
 use lb_core::config::template::Template;
 use lb_core::haproxy::ProcessOptions;
+use lb_core::haproxy::last_applied::ProcessId;
 use lb_core::haproxy::plan::Plan;
 use lb_core::haproxy::{self, HaproxyError};
 use lb_core::members::Member;
@@ -37,6 +38,8 @@ pub struct States {
     pub file: Read<String>,
     /// The servers of the running HAProxy.
     pub servers: Read<Vec<Server>>,
+    /// The worker that has them.
+    pub worker: Option<ProcessId>,
     /// What its health checks say.
     pub witness: Read<Witness>,
     /// What it would take to make the running HAProxy match the file.
@@ -65,6 +68,11 @@ pub struct Server {
     /// Its current weight.
     #[serde(rename = "uweight")]
     pub weight: Option<u64>,
+    /// Requests in the last second.
+    pub rate: Option<u64>,
+    /// Mean response time of the last 1,024 requests, in milliseconds.
+    #[serde(rename = "rtime")]
+    pub latency_ms: Option<u64>,
     check_status: String,
     check_code: String,
     check_duration: String,
@@ -142,13 +150,15 @@ impl States {
             template.render(registry.nodes().values(), known, options.render.port, &BTreeMap::new()).map_err(told)
         });
         let config = &options.process.config;
+        let mut worker = None;
         Self {
             members: agent::members().map_err(told),
             registry,
             known,
             rendered,
             file: read_text(config).map_err(|error| format!("read {}: {error}", config.display())),
-            servers: servers(&options.process),
+            servers: servers(&options.process, &mut worker),
+            worker,
             witness: haproxy::witness(&options.process).map_err(told),
             plan: plan_file(&options.process).map_err(told).and_then(|plan| plan.ok_or_else(|| Applied::NotRunning.to_string())),
         }
@@ -179,9 +189,10 @@ pub fn told(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
 }
 
-fn servers(options: &ProcessOptions) -> Read<Vec<Server>> {
+fn servers(options: &ProcessOptions, worker: &mut Option<ProcessId>) -> Read<Vec<Server>> {
     let session = haproxy::find(&options.master_socket, &options.admin_socket).map_err(told)?;
     let mut session = session.ok_or_else(|| Applied::NotRunning.to_string())?;
+    *worker = Some(session.worker());
     // All proxies, only servers, every server (HAProxy's management guide, "show stat").
     let command = "show stat -1 4 -1";
     let answer = session.ask(command).map_err(told)?;
@@ -196,10 +207,11 @@ fn parse(answer: &str) -> Result<Vec<Server>, csv::Error> {
 mod tests {
     use super::*;
 
-    const ANSWER: &str = "# pxname,svname,scur,status,lastchg,check_status,check_code,check_duration,last_chk,addr,uweight,-,
-nodes,s1,3,UP,12,L7OK,200,1,\"Layer7 check passed, \"\"OK\"\"\",172.18.0.2:3000,100,,
-nodes,s2,0,DOWN,1,L4CON,,0,Connection refused,172.18.0.3:3000,50,,
-other,s3,0,no check,99,,,,,172.18.0.4:80,1,,
+    const ANSWER: &str =
+        "# pxname,svname,scur,status,lastchg,check_status,check_code,check_duration,last_chk,addr,uweight,rate,rtime,-,
+nodes,s1,3,UP,12,L7OK,200,1,\"Layer7 check passed, \"\"OK\"\"\",172.18.0.2:3000,100,7,2,,
+nodes,s2,0,DOWN,1,L4CON,,0,Connection refused,172.18.0.3:3000,50,0,0,,
+other,s3,0,no check,99,,,,,172.18.0.4:80,1,,,,
 ";
 
     #[test]
@@ -209,6 +221,7 @@ other,s3,0,no check,99,,,,,172.18.0.4:80,1,,
         assert_eq!(checks, [Some("L7OK/200 1ms".to_owned()), Some("L4CON 0ms".to_owned()), None]);
         let troubles: Vec<_> = servers.iter().map(Server::trouble).collect();
         assert_eq!(troubles, [None, Some("Connection refused"), None]);
+        assert_eq!((servers[0].rate, servers[0].latency_ms, servers[2].rate), (Some(7), Some(2), None));
         assert_eq!((servers[0].sessions, servers[0].weight, servers[2].since), (3, Some(100), Some(99)));
     }
 

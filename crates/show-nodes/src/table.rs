@@ -16,6 +16,9 @@ pub struct Style {
 }
 
 impl Style {
+    /// No color and no width limit.
+    pub const PLAIN: Self = Self { colour: false, width: None };
+
     /// The style for standard output: no color and no width limit, unless it is a terminal (see also no-color.org).
     #[must_use]
     pub fn of_stdout() -> Self {
@@ -153,8 +156,6 @@ fn paint_state(style: Style, state: &str) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Style = Style { colour: false, width: None };
-
     fn row(name: &str) -> Row {
         let text = |text: &str| Some(text.to_owned());
         Row { name: name.to_owned(), address: text("172.18.0.2"), member: text("alive"), in_file: true, ..Row::default() }
@@ -163,16 +164,16 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_they_need_and_marks_come_first() {
         let (a, b) = (row("a"), row("a-long-name"));
-        let text = table(&[&a, &b], |row| row.name == "a", &[], PLAIN);
+        let text = table(&[&a, &b], |row| row.name == "a", &[], Style::PLAIN);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("  NAME         CONTAINER  ADDRESS     PORT"), "{text}");
         assert!(lines[1].starts_with("! a            -          172.18.0.2  -   "), "{text}");
         assert!(lines[2].starts_with("  a-long-name  -          172.18.0.2  -   "), "{text}");
         assert!(!text.contains('\x1b'), "{text:?}");
-        let text = table(&[&a], |_| false, &["members", "HAProxy"], PLAIN);
+        let text = table(&[&a], |_| false, &["members", "HAProxy"], Style::PLAIN);
         assert!(text.ends_with("  ?       -         yes   ?        ?         ?\n"), "{text}");
         let shop = Row { service: Some("shop".to_owned()), ..row("c") };
-        let text = table(&[&a, &shop], |_| false, &[], PLAIN);
+        let text = table(&[&a, &shop], |_| false, &[], Style::PLAIN);
         let words = |line: usize| text.lines().nth(line).unwrap().split_whitespace().nth(2).unwrap();
         assert_eq!((words(0), words(1), words(2)), ("SERVICE", "-", "shop"), "{text}");
     }

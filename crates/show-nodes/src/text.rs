@@ -67,7 +67,8 @@ pub fn json(view: &View, generation: u64) -> String {
     format!("{document}\n")
 }
 
-fn unreadable(view: &View) -> Vec<Value> {
+/// The states that cannot be read, with the reasons.
+pub fn unreadable(view: &View) -> Vec<Value> {
     let entry = |(state, reason): (&str, &str)| json!({ "state": state, "reason": reason });
     view.states.unreadable().into_iter().map(entry).collect()
 }

@@ -12,6 +12,7 @@ mod forward;
 mod hang;
 mod https;
 mod keys;
+mod live_page;
 mod logs;
 mod losses;
 mod many;

@@ -57,7 +57,7 @@ fn a_node_that_haproxy_refuses_is_left_out_without_a_reload() {
     let live = Live::start(&ONE);
     // A server of the template's own, named as a node is.
     let template = fs::read_to_string(live.world.template()).unwrap();
-    live.world.set_template(&template.replace("{{#each addresses}}", "    server s2 127.0.0.9:9\n{{#each addresses}}"));
+    live.world.set_template(&template.replace("{{#each nodes}}", "    server s2 127.0.0.9:9\n{{#each nodes}}"));
     live.command("sync-nodes").args(["--from", "-"]).write_stdin(e2e::live::member_list(ONE.nodes)).assert().success();
     let before = worker(&live);
 

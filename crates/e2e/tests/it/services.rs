@@ -15,6 +15,7 @@ fn every_service_that_is_killed_comes_back() {
     for (container, service) in [
         (&balancer.container, "ha"),
         (&balancer.container, "sync"),
+        (&balancer.container, "live"),
         (&balancer.container, "serf"),
         (&balancer.container, "join"),
         (node, "node"),
@@ -128,7 +129,7 @@ fn only_the_documented_ports_are_open() {
         ports.sort_by_key(|(_, port)| *port);
         ports
     };
-    assert_eq!(open(&balancer.container), [(false, 80), (false, 1936), (true, 7373), (false, 7946), (false, 9999)]);
+    assert_eq!(open(&balancer.container), [(false, 80), (false, 1936), (true, 1937), (true, 7373), (false, 7946), (false, 9999)]);
     assert_eq!(open(&nodes[0]), [(false, 3000), (true, 7373), (false, 7946)]);
 }
 

@@ -79,7 +79,7 @@ fn what_haproxy_refuses_keeps_the_last_good_file_and_is_told_in_its_words() {
         ("balance roundrobin", "balance roundrobbin", "balance"),
         ("mode http", "mode htpt", "htpt"),
         ("default_backend {{fallback}}", "default_backend nodse", "nodse"),
-        ("listen stats", "listne stats", "listne"),
+        ("frontend stats", "frontedn stats", "frontedn"),
     ] {
         let world = published();
         world.set_template(&TEMPLATE.replace(good, bad));

@@ -54,7 +54,7 @@ fn each_service_has_a_section_and_its_routes() {
         ]
     );
     let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("backend ")).collect();
-    assert_eq!(sections, ["backend api", "backend shop", "backend unclaimed"]);
+    assert_eq!(sections, ["backend api", "backend shop", "backend unclaimed", "backend stats", "backend live"]);
     let (api, shop) = text.split_once("backend api\n").unwrap().1.split_once("backend shop\n").unwrap();
     assert!(api.contains("option httpchk GET /healthz\n") && api.contains("server a1 ") && !api.contains("cookie "), "{api}");
     assert!(shop.contains("cookie JSESSIONID prefix") && shop.contains("GET /health\n") && shop.contains("server b2 "), "{shop}");

@@ -13,12 +13,13 @@ use lb_core::publish::lock::Lock;
 use lb_core::publish::publish;
 use lb_core::tool::reporter::{Format, Reporter};
 use lb_fixture::{Agent, Background, World, eventually};
+use nix::sys::signal::Signal;
 
 /// A balancer with its world, agent and HAProxy.
 pub struct Balancer {
     pub world: World,
     pub agent: Agent,
-    _haproxy: Background,
+    haproxy: Background,
 }
 
 impl Balancer {
@@ -26,13 +27,16 @@ impl Balancer {
     pub fn start(nodes: &[(&str, &Agent)]) -> Self {
         let world = World::self_contained();
         let agent = Agent::start("ha", &["role=balancer"]);
+        // The live page has an address of its own in each test.
+        let template = fs::read_to_string(world.template()).unwrap();
+        world.set_template(&template.replace("127.0.0.1:1937", &live_at(&agent).to_string()));
         for (line, node) in nodes {
             node.join(&agent);
             world.register(line);
         }
         publish_in(&world, "start");
         let haproxy = start_haproxy(&world);
-        Self { world, agent, _haproxy: haproxy }
+        Self { world, agent, haproxy }
     }
 
     /// The tool.
@@ -53,6 +57,17 @@ impl Balancer {
         publish_in(&self.world, cause);
     }
 
+    /// Makes HAProxy start a new worker.
+    pub fn reload_haproxy(&self) {
+        self.haproxy.signal(Signal::SIGHUP);
+    }
+
+    /// Kills HAProxy.
+    pub fn kill_haproxy(&mut self) {
+        self.haproxy.signal_all(Signal::SIGKILL);
+        self.haproxy.wait();
+    }
+
     /// A command to HAProxy.
     pub fn command(&self, command: &str) -> String {
         session(&self.world).ask(command).unwrap()
@@ -69,6 +84,11 @@ impl Balancer {
 /// Where the node of an agent answers, on the port 3000.
 pub fn application_of(agent: &Agent) -> SocketAddr {
     (agent.address(), 3000).into()
+}
+
+/// Where the live page of a balancer is served.
+pub fn live_at(agent: &Agent) -> SocketAddr {
+    (agent.address(), 1937).into()
 }
 
 /// A line of the registry.

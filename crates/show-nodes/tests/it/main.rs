@@ -8,6 +8,7 @@
 
 mod balancer;
 mod differences;
+mod live;
 mod metrics;
 mod one;
 mod page;
