@@ -7,7 +7,7 @@
 # lint          formatting, lints and the documentation's links, with the oldest
 #               Rust that is supported
 # unit          unit tests and black-box tests of the tools
-# fuzz          each fuzz target for 10 s
+# fuzz          each fuzz target for 5 s
 # containers    the web application in its image, and everything in containers
 # churn         no request is lost while everything changes
 # bare          both commands of the README on bare Debian 12 and 13 machines,
@@ -59,7 +59,7 @@ lint() {
 
 unit() { counted cargo test --locked --no-fail-fast --workspace --exclude e2e; }
 
-fuzz() { SEED=1 ./fuzz/run 10; }
+fuzz() { SEED=1 ./fuzz/run 5; }
 
 containers() {
     ./build-images.sh

@@ -35,7 +35,7 @@ const FEWEST_REQUESTS_A_SECOND: u64 = 200;
 /// Fails if a single GET is lost, or a single POST for any reason but the kill of its node.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
-  bench/churn                                        CI's version, some two minutes
+  bench/churn                                        CI's version, a minute and a half
   bench/churn --requests 1000000 --changes 200       the long one
   bench/churn --seed 7                               the same changes each time
   bench/churn --template mine.hb                     what another template loses")]
@@ -44,7 +44,7 @@ struct Options {
     #[arg(long, default_value_t = 100_000)]
     requests: u64,
     /// Minimum number of changes
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 40)]
     changes: u64,
     /// Seed of the random changes; default: a new one each time
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! Whatever happens, the four states become equal: random steps on real containers.
 //!
-//! `CONVERGENCE_STEPS` (150) sets how many steps, `CONVERGENCE_SEED` repeats a run.
+//! `CONVERGENCE_STEPS` (105) sets how many steps, `CONVERGENCE_SEED` repeats a run.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -22,7 +22,7 @@ fn setting(name: &str, default: u64) -> u64 {
 #[test]
 fn random_steps_always_end_with_four_equal_states() {
     let seed = setting("CONVERGENCE_SEED", Rng::new().u64(..));
-    let steps = setting("CONVERGENCE_STEPS", 150).div_ceil(LABS);
+    let steps = setting("CONVERGENCE_STEPS", 105).div_ceil(LABS);
     println!("CONVERGENCE_SEED={seed}, {LABS} labs with {steps} steps each");
     std::thread::scope(|scope| {
         for number in 0..LABS {
