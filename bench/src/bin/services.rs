@@ -3,9 +3,10 @@
 //! Two HAProxy of the image, with the same number of nodes: in one service, and in many, each with a host of its own. They take
 //! turns at: a node that joins (`member-join`), a sync that finds nothing to do and one with an edited template, which is a
 //! verified reload (`sync-nodes`), and requests for the last of the services, whose route HAProxy looks at last. All nodes are
-//! one listener of the same HAProxy, which answers at once.
+//! one listener of the same HAProxy, at an address each, which answers at once.
 
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,7 +41,7 @@ struct Options {
 /// Number of clients that send requests.
 const CLIENTS: usize = 8;
 /// Where all nodes answer.
-const HEALTH: &str = "\nlisten health\n    bind 127.0.0.1:3000\n    option dontlog-normal\n    http-request return\n";
+const HEALTH: &str = "\nlisten health\n    bind *:3000\n    option dontlog-normal\n    http-request return\n";
 
 fn main() -> Result<()> {
     let options = Options::parse();
@@ -63,6 +64,7 @@ fn main() -> Result<()> {
 struct Side {
     live: Live,
     services: u16,
+    nodes: u16,
     /// The member list, as Serf prints it.
     members: String,
     join: Vec<Duration>,
@@ -80,19 +82,25 @@ fn service(number: u16, services: u16) -> (String, String) {
     (format!("app{number:03}"), format!("app{number:03}.example"))
 }
 
+/// HAProxy warns of servers of one service that have the same address, because their cookies are equal.
+fn address(number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(127, 1, high, low)
+}
+
 impl Side {
     fn start(services: u16, nodes: u16) -> Result<Self> {
         let live = Live::start(&State { nodes: &[], revision: "start" });
         let member = |number: u16| {
             let (role, host) = service(number % services, services);
             let tags = if services == 1 { json!({ "role": role }) } else { json!({ "role": role, "host": host }) };
-            json!({ "name": format!("s{number:04}"), "addr": "127.0.0.1:7946", "tags": tags, "status": "alive" })
+            json!({ "name": format!("s{number:04}"), "addr": format!("{}:7946", address(number)), "tags": tags, "status": "alive" })
         };
         let members: Vec<_> = (0..nodes).map(member).collect();
         let members = json!({ "members": members }).to_string();
         let lists = || (Vec::new(), Vec::new(), Vec::new());
         let (join, sync, reload) = lists();
-        let side = Self { live, services, members, join, sync, reload, requests: Vec::new() };
+        let side = Self { live, services, nodes, members, join, sync, reload, requests: Vec::new() };
         side.edit("start");
         side.sync()?;
         eventually("the last service answers", 30, || match ask(&side.socket(), &side.host(), &mut [0; 4096]) {
@@ -107,7 +115,7 @@ impl Side {
     fn take(&mut self, round: u16, length: Duration) -> Result<()> {
         let (role, host) = service(self.services - 1, self.services);
         let tags = if self.services == 1 { String::new() } else { format!("host={host}") };
-        let event = format!("new\t127.0.0.1\t{role}\t{tags}\n");
+        let event = format!("new\t{}\t{role}\t{tags}\n", address(self.nodes));
         let join = self.timed("member-join", &[], &event)?;
         let _ = self.timed("member-leave", &[], &event)?;
         let _ = self.sync()?;
