@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use e2e::balancer::without_number;
 use e2e::http::get;
 use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, eventually};
@@ -253,9 +254,15 @@ impl Driver {
     }
 
     /// Whether the balancer's agent says so.
+    /// Whether the balancer's agent finds the node alive, under its plain name or with a number.
     fn is_alive(&self, node: &Container) -> bool {
         let members = self.balancer.exec(&["serf", "members", "-status=alive"]);
-        members.lines().any(|line| line.split_whitespace().next() == Some(&node.member()))
+        let line = node.line();
+        members.lines().any(|member| {
+            let mut words = member.split_whitespace();
+            let (Some(name), Some(address)) = (words.next(), words.next()) else { return false };
+            address.rsplit_once(':').is_some_and(|(ip, _)| without_number(&format!("{name} {ip}")) == line)
+        })
     }
 
     fn weight(&mut self) -> Option<String> {
