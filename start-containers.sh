@@ -22,6 +22,8 @@
 #                                       certs
 # BIND                                  address to publish them on, instead of
 #                                       all: BIND=127.0.0.1
+# ACME_EMAIL, ACME_DOMAINS              get certificates for these hosts, as
+# ACME_DIRECTORY                        docs/https.md says; needs port 80
 # NETWORK, PREFIX                       network to use instead of heig, and prefix
 #                                       for container names, for a second lab
 set -eu
@@ -98,6 +100,16 @@ check_port() {
 check_config() {
     unreadable=$(find ha/config \( -type d ! -perm -005 -o -type f ! -perm -004 \) | head -n 1)
     [ -z "$unreadable" ] || die "the containers' user cannot read $unreadable: chmod -R o+rX ha/config"
+}
+
+uses_acme() { [ -n "${ACME_EMAIL:-}" ]; }
+
+# Makes the directory of the certificates one that the images' user can write to, which takes root.
+prepare_acme() {
+    mkdir -p "$certs"
+    [ "$(stat -c %u "$certs")" = 10001 ] ||
+        docker run --rm --network none --user 0 --entrypoint chown --volume "$certs:/certs" softengheigvd/ha 10001 /certs ||
+        die "the images' user cannot be made the owner of $certs: chown 10001 $certs"
 }
 
 has_certificates() { ls "$certs"/*.pem >/dev/null 2>&1; }
@@ -247,12 +259,13 @@ stop_others() {
 }
 
 start() {
+    ! uses_acme || [ -n "${ACME_DOMAINS:-}" ] || die "ACME_EMAIL needs ACME_DOMAINS too: the hosts to get certificates for"
     check_config
     ./provision.sh
     check_network
     checked=
     check_port HTTP_PORT "$http_port"
-    if [ -n "$tls" ] || has_certificates; then check_port HTTPS_PORT "$https_port"; fi
+    if [ -n "$tls" ] || has_certificates || uses_acme; then check_port HTTPS_PORT "$https_port"; fi
     check_port STATS_PORT "$stats_port"
     check_port SOCKET_PORT "$socket_port"
     number=0
@@ -264,16 +277,22 @@ start() {
     # shellcheck disable=SC2086 # nothing, or one option
     ./build-images.sh $no_key
     [ -z "$tls" ] || make_certificate
+    ! uses_acme || prepare_acme
 
     allow_neighbours
 
     # Mounts the template, so that it can be edited while the lab is running.
     set -- ha --volume "$PWD/ha/config:/config:ro" \
         -p "$(publish "$http_port" 80)" -p "$(publish "$stats_port" 1936)" -p "$(publish "$socket_port" 9999)"
-    if has_certificates; then
-        set -- "$@" --volume "$certs:/certs:ro" -p "$(publish "$https_port" 443)"
+    if has_certificates || uses_acme; then
+        access=ro
+        ! uses_acme || access=rw
+        set -- "$@" --volume "$certs:/certs:$access" -p "$(publish "$https_port" 443)"
         # Where to redirect to; a port that Docker chooses is not known yet.
         case $https_port in 0 | 443) ;; *) set -- "$@" --env "HTTPS_PORT=$https_port" ;; esac
+    fi
+    if uses_acme; then
+        set -- "$@" --env "ACME_EMAIL=$ACME_EMAIL" --env "ACME_DOMAINS=$ACME_DOMAINS" ${ACME_DIRECTORY:+--env "ACME_DIRECTORY=$ACME_DIRECTORY"}
     fi
     if is_kept "$ha" "$@"; then
         say "keeping $ha"

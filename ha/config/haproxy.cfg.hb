@@ -51,6 +51,10 @@ defaults
 
 frontend http
     bind *:80
+{{#if acme}}
+    # ACME challenges. The answers only need the account's thumbprint, so every balancer can give them.
+    http-request return status 200 content-type text/plain lf-string "%[path,field(4,/)].{{acme}}" if { path_reg ^/[.]well-known/acme-challenge/[-_A-Za-z0-9]+$ }
+{{/if}}
 {{#if certificates}}
     # The name that the client asks for chooses the certificate; without one for it, the first file counts.
     bind *:443 ssl crt {{certificates}} alpn h2,http/1.1

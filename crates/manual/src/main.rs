@@ -24,7 +24,7 @@ struct Manual {
 }
 
 /// Add new tools here.
-fn tools() -> [Command; 10] {
+fn tools() -> [Command; 11] {
     [
         bundle_log::BundleLog::command(),
         deploy_nodes::DeployNodes::command(),
@@ -32,6 +32,7 @@ fn tools() -> [Command; 10] {
         member_leave::MemberLeave::command(),
         reload_ha::ReloadHa::command(),
         render_cfg::RenderCfg::command(),
+        renew_certs::RenewCerts::command(),
         scale_nodes::ScaleNodes::command(),
         serf_run::SerfRun::command(),
         show_nodes::ShowNodes::command(),

@@ -16,7 +16,7 @@ use nix::unistd::{getegid, geteuid};
 use crate::os::atomic_file::{Staged, TEMP_NAME, remove_if_exists, replace};
 use crate::os::escape::Quoted;
 use crate::os::permissions::check_directory;
-use crate::os::read_file::read;
+use crate::os::read_file::{read, read_text};
 
 mod pem;
 
@@ -49,13 +49,48 @@ pub fn installed(directory: &Path) -> Certificates {
     certificates
 }
 
-/// What a template knows as `{{certificates}}`: the directory of the certificates that HAProxy is given, or nothing if there are
-/// none.
+/// What a template knows about certificates.
+#[derive(Debug, Clone, Default)]
+pub struct Https {
+    /// `{{certificates}}`: the directory of the certificates that HAProxy is given, or nothing if there are none.
+    pub certificates: String,
+    /// `{{acme}}`: the thumbprint of the ACME account, or nothing if there is none.
+    pub acme: String,
+}
+
+impl Https {
+    /// That of a HAProxy with this master socket, whose certificates are taken from `source`.
+    #[must_use]
+    pub fn new(master: &Path, source: &Path) -> Self {
+        let directory = directory(master);
+        let has_any = list(&directory).is_ok_and(|names| !names.is_empty());
+        let certificates = if has_any { directory.to_string_lossy().into_owned() } else { String::new() };
+        Self { certificates, acme: thumbprint(source).unwrap_or_default() }
+    }
+}
+
+/// The directory of the ACME account, in that of the certificates.
 #[must_use]
-pub fn for_template(master: &Path) -> String {
-    let directory = directory(master);
-    let has_any = list(&directory).is_ok_and(|names| !names.is_empty());
-    if has_any { directory.to_string_lossy().into_owned() } else { String::new() }
+pub fn acme_directory(source: &Path) -> PathBuf {
+    source.join("acme")
+}
+
+/// The file with the thumbprint of the ACME account.
+#[must_use]
+pub fn thumbprint_path(source: &Path) -> PathBuf {
+    acme_directory(source).join("thumbprint")
+}
+
+/// The thumbprint of the ACME account (RFC 8555, section 8.1), if there is one: with it, HAProxy can answer every challenge.
+#[must_use]
+pub fn thumbprint(source: &Path) -> Option<String> {
+    read_text(&thumbprint_path(source)).ok().map(|text| text.trim_end().to_owned()).filter(|text| is_thumbprint(text))
+}
+
+/// Whether it is a SHA-256 in base64url (RFC 7638). It becomes a word in the configuration.
+#[must_use]
+pub fn is_thumbprint(text: &str) -> bool {
+    text.len() == 43 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// Identifies the content of a certificate file in the record of what HAProxy runs.
@@ -199,8 +234,8 @@ fn install(directory: &Path, name: &str, pem: &Pem, judge: &mut impl FnMut(&Path
 
 /// The message about a certificate that has ended.
 fn ended(name: &str, pem: &Pem) -> Option<String> {
-    let end = pem.not_after()?;
+    let [_, end] = pem.validity()?;
     // In this format, the order of times is that of their texts.
-    let has_ended = *end < *humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let has_ended = end < &*humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     has_ended.then(|| format!("certificate {name} expired at {end}, and is served nevertheless"))
 }

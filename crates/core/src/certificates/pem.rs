@@ -1,4 +1,4 @@
-//! Certificate files in PEM format (RFC 7468): what may be given to HAProxy, and until when it is valid.
+//! Certificate files in PEM format (RFC 7468): what may be given to HAProxy, and when it is valid.
 //!
 //! Whether key and certificate fit together is for HAProxy to say.
 
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pem {
     text: String,
-    not_after: Option<String>,
+    validity: Option<[String; 2]>,
 }
 
 /// Why a file is not used.
@@ -40,7 +40,7 @@ impl Pem {
     /// [`PemError`].
     pub fn parse(content: &[u8]) -> Result<Self, PemError> {
         let (mut text, mut labels) = (String::new(), BTreeSet::new());
-        let mut not_after = None;
+        let mut validity = None;
         // Label and base64 of the block that is being read.
         let mut open: Option<(&str, String)> = None;
         for (number, line) in String::from_utf8_lossy(content).lines().map(str::trim).enumerate() {
@@ -53,7 +53,7 @@ impl Pem {
                 Some((label, body)) => {
                     if tag(line, "END") == Some(label) {
                         if *label == CERTIFICATE && !labels.contains(CERTIFICATE) {
-                            not_after = decode(body).as_deref().and_then(end_of_validity);
+                            validity = decode(body).as_deref().and_then(validity_of);
                         }
                         labels.insert(*label);
                         open = None;
@@ -78,7 +78,7 @@ impl Pem {
         } else if !labels.iter().any(|label| label.ends_with("PRIVATE KEY")) {
             Err(PemError::NoKey)
         } else {
-            Ok(Self { text, not_after })
+            Ok(Self { text, validity })
         }
     }
 
@@ -88,10 +88,10 @@ impl Pem {
         &self.text
     }
 
-    /// When the first certificate ends, in UTC as in `2027-01-31T12:00:00Z`; `None` if that cannot be read.
+    /// When the first certificate begins and ends, in UTC as in `2027-01-31T12:00:00Z`; `None` if that cannot be read.
     #[must_use]
-    pub fn not_after(&self) -> Option<&str> {
-        self.not_after.as_deref()
+    pub fn validity(&self) -> Option<[&str; 2]> {
+        self.validity.as_ref().map(|times| times.each_ref().map(String::as_str))
     }
 }
 
@@ -154,8 +154,8 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 
-/// The field `notAfter` of a certificate (RFC 5280, section 4.1).
-fn end_of_validity(certificate: &[u8]) -> Option<String> {
+/// The fields `notBefore` and `notAfter` of a certificate (RFC 5280, section 4.1).
+fn validity_of(certificate: &[u8]) -> Option<[String; 2]> {
     let (_, certificate, _) = element(certificate)?;
     let (_, mut fields, _) = element(certificate)?;
     if let (VERSION, _, rest) = element(fields)? {
@@ -166,8 +166,14 @@ fn end_of_validity(certificate: &[u8]) -> Option<String> {
         fields = element(fields)?.2;
     }
     let (_, validity, _) = element(fields)?;
-    let (_, _, rest) = element(validity)?;
-    let (tag, time, _) = element(rest)?;
+    let (tag, begin, rest) = element(validity)?;
+    let begin = time(tag, begin)?;
+    let (tag, end, _) = element(rest)?;
+    Some([begin, time(tag, end)?])
+}
+
+/// A time with the seconds, as in `2027-01-31T12:00:00Z`.
+fn time(tag: u8, time: &[u8]) -> Option<String> {
     let time = std::str::from_utf8(time).ok()?.strip_suffix('Z')?;
     let century = match (tag, time.get(..2)?) {
         (UTC_TIME, year) if year < "50" => "20",
@@ -211,7 +217,10 @@ PUlZ7VwmM6HA0sm4cvOa/0EDVzA9afW0h2HBYHb4tQo=
     fn certificates_and_a_key_are_kept_in_order_and_comments_are_not() {
         let file = format!("Bag Attributes\r\n\n{CERT}\nsubject=x\n{KEY}\n\nshutdown sessions\n").replace("-----\n", "-----\r\n");
         assert_eq!(parse(&file), Ok(format!("{CERT}{KEY}")));
-        assert_eq!(Pem::parse(format!("{KEY}{CERT}").as_bytes()).unwrap().not_after(), Some("2026-11-30T12:26:04Z"));
+        assert_eq!(
+            Pem::parse(format!("{KEY}{CERT}").as_bytes()).unwrap().validity(),
+            Some(["2026-11-29T12:26:04Z", "2026-11-30T12:26:04Z"])
+        );
     }
 
     #[test]
@@ -251,7 +260,7 @@ PUlZ7VwmM6HA0sm4cvOa/0EDVzA9afW0h2HBYHb4tQo=
 
         #[test]
         fn any_der_is_read_to_its_end(bytes in vec(any::<u8>(), 0..200)) {
-            let _ = end_of_validity(&bytes);
+            let _ = validity_of(&bytes);
         }
     }
 
@@ -265,9 +274,9 @@ PUlZ7VwmM6HA0sm4cvOa/0EDVzA9afW0h2HBYHb4tQo=
     #[test]
     fn an_end_that_cannot_be_read_is_none() {
         let odd = "-----BEGIN CERTIFICATE-----\nMIIB/////w==\n-----END CERTIFICATE-----\n";
-        assert_eq!(Pem::parse(format!("{odd}{KEY}").as_bytes()).unwrap().not_after(), None);
+        assert_eq!(Pem::parse(format!("{odd}{KEY}").as_bytes()).unwrap().validity(), None);
         for bytes in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0x84, 255, 255, 255, 255], &[0x30, 0xff, 1], &[0x30; 64]] {
-            assert_eq!(end_of_validity(bytes), None, "{bytes:?}");
+            assert_eq!(validity_of(bytes), None, "{bytes:?}");
         }
     }
 }

@@ -52,6 +52,16 @@ pub struct Output {
 
 /// Runs a program with `input` on its standard input, and kills it if it takes longer than `limit`.
 ///
+/// # Errors
+/// [`ProgramError`]. A non-zero exit is not an error; see [`Output::status`].
+pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Result<Output, ProgramError> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    run_command(command, input, limit)
+}
+
+/// The same for a program with an environment of its own.
+///
 /// Input and outputs are files in memory. So no thread has to feed or drain the program, and a child that it leaves behind
 /// with an open output is not waited for.
 ///
@@ -59,15 +69,15 @@ pub struct Output {
 ///
 /// # Errors
 /// [`ProgramError`]. A non-zero exit is not an error; see [`Output::status`].
-pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Result<Output, ProgramError> {
-    let io_error = |source: io::Error| ProgramError::Io { program: program.to_owned(), source };
+pub fn run_command(mut command: Command, input: &str, limit: Duration) -> Result<Output, ProgramError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let io_error = |source: io::Error| ProgramError::Io { program: program.clone(), source };
     let memory = |content: &str| in_memory(content).map_err(io_error);
     let (stdin, stdout, stderr) = (memory(input)?, memory("")?, memory("")?);
     let output = |file: &File| file.try_clone().map(Stdio::from).map_err(io_error);
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(stdin).stdout(output(&stdout)?).stderr(output(&stderr)?).process_group(0);
+    command.stdin(stdin).stdout(output(&stdout)?).stderr(output(&stderr)?).process_group(0);
     let mut child = command.spawn().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => ProgramError::Missing { program: program.to_owned() },
+        io::ErrorKind::NotFound => ProgramError::Missing { program: program.clone() },
         _ => io_error(source),
     })?;
     match wait(&mut child, limit) {
@@ -76,7 +86,7 @@ pub fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> R
             // It may have ended in the meantime; `wait` reaps it either way.
             let _ = child.kill();
             let _ = child.wait();
-            Err(result.err().map_or_else(|| ProgramError::TimedOut { program: program.to_owned(), limit }, io_error))
+            Err(result.err().map_or_else(|| ProgramError::TimedOut { program: program.clone(), limit }, io_error))
         }
     }
 }

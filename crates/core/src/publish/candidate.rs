@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{PublishError, PublishOptions};
-use crate::certificates;
+use crate::certificates::Https;
 use crate::config::template::{RenderOptions, Template};
 use crate::haproxy::HaproxyError;
 use crate::node::{Node, NodeName, Port};
@@ -53,8 +53,8 @@ impl Candidate {
         options: &PublishOptions,
         settings: BTreeMap<String, String>,
     ) -> Result<Self, PublishError> {
-        let certificates = certificates::for_template(&options.process.master_socket);
-        let template = Template::load(&options.render.template)?.with_certificates(certificates);
+        let https = Https::new(&options.process.master_socket, &options.render.certs_dir);
+        let template = Template::load(&options.render.template)?.with_https(https);
         let known = known(&registry, &options.render)?;
         Ok(Self { registry, known, template, port: options.render.port, settings, excluded: BTreeMap::new() })
     }

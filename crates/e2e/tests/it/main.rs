@@ -1,5 +1,6 @@
 //! Tests of the whole in containers, as one program. Each file is a part of the whole, seen from outside.
 
+mod acme;
 mod convergence;
 mod crash;
 mod crowd;

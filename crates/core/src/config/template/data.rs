@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::certificates::Https;
 use crate::node::{Address, Node, Port, Weight};
 use crate::service::{Cookie, Host, Place, Role, Services, UNCLAIMED, UrlPath};
 
@@ -27,6 +28,8 @@ pub(super) struct Data<'a> {
     pub(super) unclaimed: bool,
     /// Directory of the certificates; empty without any.
     pub(super) certificates: &'a str,
+    /// Thumbprint of the ACME account; empty without one.
+    pub(super) acme: &'a str,
     /// Additional names with their values.
     #[serde(flatten)]
     pub(super) settings: &'a BTreeMap<String, String>,
@@ -76,7 +79,7 @@ impl<'a> Data<'a> {
         nodes: &[&'a Node],
         services: &Services<'a>,
         port: Port,
-        certificates: &'a str,
+        https: &'a Https,
         settings: &'a BTreeMap<String, String>,
     ) -> Self {
         let mut places: BTreeMap<&Role, [BTreeSet<&str>; 2]> = BTreeMap::new();
@@ -108,7 +111,8 @@ impl<'a> Data<'a> {
             routes: services.routes.iter().filter(|(place, _)| !place.is_default()).map(RouteFields::new).collect(),
             fallback: fallback.map_or(UNCLAIMED, Role::section),
             unclaimed: fallback.is_none(),
-            certificates,
+            certificates: &https.certificates,
+            acme: &https.acme,
             settings,
         }
     }

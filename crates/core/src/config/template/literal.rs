@@ -53,6 +53,7 @@ enum List {
 enum Condition {
     Unclaimed,
     Certificates,
+    Acme,
     Cookie,
     Drain,
 }
@@ -72,6 +73,7 @@ enum Name {
     Condition,
     Fallback,
     Certificates,
+    Acme,
 }
 
 impl Literal {
@@ -119,6 +121,7 @@ fn is_true(condition: Condition, scope: Scope<'_>) -> bool {
     match (condition, scope) {
         (Condition::Unclaimed, Scope::Top(data)) => data.unclaimed,
         (Condition::Certificates, Scope::Top(data)) => !data.certificates.is_empty(),
+        (Condition::Acme, Scope::Top(data)) => !data.acme.is_empty(),
         (Condition::Cookie, Scope::Service(service)) => !service.cookie.is_empty(),
         (Condition::Drain, Scope::Node(node)) => node.drain,
         _ => false,
@@ -141,6 +144,7 @@ fn push_value(name: Name, scope: Scope<'_>, text: &mut String) {
         (Scope::Route(route), Name::Condition) => text.push_str(&route.condition),
         (Scope::Top(data), Name::Fallback) => text.push_str(data.fallback),
         (Scope::Top(data), Name::Certificates) => text.push_str(data.certificates),
+        (Scope::Top(data), Name::Acme) => text.push_str(data.acme),
         _ => {}
     }
 }
@@ -179,6 +183,7 @@ fn block<'a>(lines: &mut impl Iterator<Item = &'a str>, kind: Kind, close: Optio
                 let condition = match (kind, *name) {
                     (Kind::Top, "unclaimed") => Condition::Unclaimed,
                     (Kind::Top, "certificates") => Condition::Certificates,
+                    (Kind::Top, "acme") => Condition::Acme,
                     (Kind::Service, "cookie") => Condition::Cookie,
                     (Kind::Node, "drain") => Condition::Drain,
                     _ => return None,
@@ -220,6 +225,7 @@ fn pieces(mut text: &str, kind: Kind) -> Option<Vec<Piece>> {
             (Kind::Route, "condition") => Name::Condition,
             (Kind::Top, "fallback") => Name::Fallback,
             (Kind::Top, "certificates") => Name::Certificates,
+            (Kind::Top, "acme") => Name::Acme,
             _ => return None,
         };
         pieces.extend([Piece::Text(before.to_owned()), Piece::Name(name)]);
