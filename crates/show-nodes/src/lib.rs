@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
@@ -45,6 +45,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 const AFTER_HELP: &str = "Examples:
   docker exec ha show-nodes
+  docker exec ha show-nodes --wide                  # with ports, weights and health checks
   docker exec ha show-nodes s1                      # name, container name or address
   docker exec -it ha show-nodes --watch
   docker exec ha show-nodes --routes                # who answers where
@@ -70,6 +71,12 @@ pub struct ShowNodes {
     /// Show which service answers where, and which claims are void
     #[arg(long, conflicts_with_all = ["metrics", "name"])]
     routes: bool,
+    /// Show members that have failed, too, with a row each instead of one line
+    #[arg(long, conflicts_with_all = ["metrics", "name", "routes"])]
+    all: bool,
+    /// Show all columns, instead of those that fit the terminal, or 80 characters
+    #[arg(long, conflicts_with = "metrics")]
+    wide: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "metrics")]
     json: bool,
@@ -83,7 +90,7 @@ pub struct ShowNodes {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
     /// Serve the live page at http://ADDRESS/live until interrupted; whoever reaches the address can read it
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["name", "json", "metrics", "watch"])]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["name", "all", "wide", "json", "metrics", "watch"])]
     serve: Option<SocketAddr>,
     #[command(flatten)]
     role: RoleOptions,
@@ -192,7 +199,7 @@ impl ShowNodes {
         let exit = if differs { Exit::Failed } else { Exit::Done };
         let master = &self.options.process.master_socket;
         let stats = || Stats::load(&stats_path(master));
-        let style = Style::of_stdout();
+        let style = Style::of_stdout(self.wide);
         match &self.name {
             _ if self.metrics => (metrics::metrics(view, &stats(), last_sync(master)), Exit::Done),
             Some(name) => text::one(view, name, &self.run_options.log_file, self.json, style)
@@ -200,16 +207,16 @@ impl ShowNodes {
             None if self.routes => {
                 let text = if self.json { routes::json(view) } else { routes::table(view, style) };
                 // Without it, the table of the nodes says why.
-                text.map_or_else(|| (text::all(view, style), Exit::Failed), |text| (text, Exit::Done))
+                text.map_or_else(|| (text::all(view, self.all, style), Exit::Failed), |text| (text, Exit::Done))
             }
             None if self.json => (text::json(view, stats().generation()), exit),
-            None => (text::all(view, style), exit),
+            None => (text::all(view, self.all, style), exit),
         }
     }
 
     /// With --watch, a terminal is cleared each time.
     fn print(&self, text: &str) -> io::Result<()> {
-        let again = self.watch.is_some() && Style::of_stdout().width.is_some();
+        let again = self.watch.is_some() && io::stdout().is_terminal();
         let mut output = io::stdout().lock();
         if again {
             output.write_all(b"\x1b[H\x1b[2J")?;

@@ -83,6 +83,12 @@ impl Row {
         self.member.as_deref() == Some("alive")
     }
 
+    /// Whether it is a member that has failed, and nothing else.
+    #[must_use]
+    pub fn is_only_failed(&self) -> bool {
+        self.member.as_deref() == Some("failed") && !self.in_registry && !self.in_file && self.servers.is_empty()
+    }
+
     /// Whether HAProxy sends it new requests.
     #[must_use]
     pub fn is_up(&self) -> bool {

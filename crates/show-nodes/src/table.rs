@@ -11,22 +11,27 @@ use lb_core::os::escape::Quoted;
 pub struct Style {
     /// Whether to use colors.
     colour: bool,
-    /// Maximum line length, if limited.
-    pub width: Option<usize>,
+    /// Maximum length of a line, if limited.
+    width: Option<usize>,
 }
+
+/// The width of a terminal that does not tell it, such as Docker's, which has none in its first moments; and of what is none.
+const WIDTH: usize = 80;
 
 impl Style {
     /// No color and no width limit.
     pub const PLAIN: Self = Self { colour: false, width: None };
 
-    /// The style for standard output: no color and no width limit, unless it is a terminal (see also no-color.org).
+    /// The style for standard output: as wide as the terminal, without limit if it is to be `wide`; no color unless it is a
+    /// terminal (see also no-color.org).
     #[must_use]
-    pub fn of_stdout() -> Self {
+    pub fn of_stdout(wide: bool) -> Self {
         let terminal = io::stdout().is_terminal();
         let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let width = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-        Self { colour: terminal && !no_colour && !dumb, width: width().filter(|_| terminal) }
+        let of_terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        let width = of_terminal().filter(|width| terminal && *width > 0).unwrap_or(WIDTH);
+        Self { colour: terminal && !no_colour && !dumb, width: (!wide).then_some(width) }
     }
 
     /// The text in a color.
@@ -67,7 +72,7 @@ const COLUMNS: [Column; 12] = [
     Column { head: SERVICE, state: "", rank: 3, cell: |row| or_dash(row.service.as_ref()) },
     Column { head: "ADDRESS", state: "", rank: 6, cell: |row| or_dash(row.address.as_ref()) },
     Column { head: "PORT", state: "", rank: 9, cell: |row| or_dash(row.port.as_ref()) },
-    Column { head: "WEIGHT", state: "", rank: 8, cell: weight },
+    Column { head: "WEIGHT", state: "", rank: 7, cell: weight },
     Column { head: "MEMBER", state: "members", rank: 1, cell: |row| or_dash(row.member.as_ref()) },
     Column { head: "REGISTRY", state: "registry", rank: 2, cell: |row| yes(row.in_registry) },
     Column { head: "FILE", state: "file", rank: 2, cell: |row| yes(row.in_file) },
@@ -78,7 +83,7 @@ const COLUMNS: [Column; 12] = [
         rank: 5,
         cell: |row| if row.servers.is_empty() { "-".to_owned() } else { row.sessions().to_string() },
     },
-    Column { head: "LAST CHECK", state: "HAProxy", rank: 7, cell: |row| of_servers(row, |server| server.last_check.clone()) },
+    Column { head: "LAST CHECK", state: "HAProxy", rank: 8, cell: |row| of_servers(row, |server| server.last_check.clone()) },
 ];
 
 fn weight(row: &Row) -> String {

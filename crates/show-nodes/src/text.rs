@@ -14,10 +14,13 @@ use crate::history::{History, Log};
 use crate::nodes::{Row, RunningServer};
 use crate::table::{Colour, Style, printable, table};
 
-/// The table of all nodes, followed by the differences.
+/// Maximum number of failed members that are named.
+const MAX_NAMED: usize = 5;
+
+/// The table of the nodes, followed by the differences. `failed`: whether members that are nothing but failed have rows too.
 #[must_use]
-pub fn all(view: &View, style: Style) -> String {
-    let mut rows: Vec<&Row> = view.nodes.rows.values().collect();
+pub fn all(view: &View, failed: bool, style: Style) -> String {
+    let (hidden, mut rows): (Vec<&Row>, Vec<&Row>) = view.nodes.rows.values().partition(|row| !failed && row.is_only_failed());
     rows.sort_by_key(|row| row.other_service());
     let drifting: BTreeSet<&str> = view.drift.iter().filter_map(|drift| drift.node.as_deref()).collect();
     let marked = |row: &Row| drifting.contains(row.name.as_str());
@@ -27,7 +30,7 @@ pub fn all(view: &View, style: Style) -> String {
         format!("{}: has left, {sessions} session{} to finish\n", printable(&row.name), if sessions == 1 { "" } else { "s" })
     });
     let kept = rows.iter().filter_map(|row| Some(format!("{}: {}\n", printable(&row.name), row.kept.as_ref()?)));
-    let mut notes: Vec<String> = leaving.chain(kept).collect();
+    let mut notes: Vec<String> = leaving.chain(kept).chain(of_failed(&hidden)).collect();
     notes.extend(view.conflicts().iter().map(|conflict| style.paint(Colour::Yellow, &conflict.to_string()) + "\n"));
     notes.extend(view.drift.iter().map(|drift| style.paint(Colour::Red, &told(drift)) + "\n"));
     notes.extend(view.states.unreadable().iter().map(|state| style.paint(Colour::Red, &cannot_read(*state)) + "\n"));
@@ -36,6 +39,14 @@ pub fn all(view: &View, style: Style) -> String {
         text.extend(notes);
     }
     text
+}
+
+/// One line about members that have no row.
+fn of_failed(members: &[&Row]) -> Option<String> {
+    let names: Vec<String> = members.iter().take(MAX_NAMED).map(|row| printable(&row.name)).collect();
+    let more = if members.len() > MAX_NAMED { " …" } else { "" };
+    let s = if members.len() == 1 { "" } else { "s" };
+    (!members.is_empty()).then(|| format!("{} failed member{s}: {}{more} (--all shows them)\n", members.len(), names.join(" ")))
 }
 
 /// The states that cannot be read.

@@ -9,6 +9,7 @@ use e2e::{Balancer, Container, Lab, Look, eventually};
 
 /// What it prints, and how it ends.
 fn show(balancer: &Balancer, arguments: &[&str]) -> (String, i32) {
+    let arguments = if arguments.is_empty() { &["--wide", "--all"] } else { arguments };
     let output = balancer.try_exec(&[&["show-nodes"], arguments].concat(), "");
     (text(&output.stdout), output.status.code().unwrap_or(-1))
 }

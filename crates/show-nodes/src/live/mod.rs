@@ -4,6 +4,7 @@
 //! states, no matter how many watch, and not at all if nobody does. Each viewer has a thread of its own, which only waits and
 //! writes.
 
+use std::io::{self, IsTerminal};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -38,7 +39,10 @@ const STACK: usize = 256 * 1024;
 /// If it cannot listen at the address.
 pub fn serve(tool: &ShowNodes, address: SocketAddr, reporter: &Reporter) -> Result<Exit> {
     let listener = TcpListener::bind(address).with_context(|| format!("listen at {address}"))?;
-    reporter.hint(format_args!("the live page is at http://{}/live", listener.local_addr()?));
+    // In a container, nobody could use this address.
+    if io::stderr().is_terminal() {
+        reporter.hint(format_args!("the live page is at http://{}/live", listener.local_addr()?));
+    }
     let (hub, open) = (&Hub::new(&tool.run_options.log_file), &AtomicUsize::new(0));
     thread::scope(|scope| {
         thread::Builder::new().spawn_scoped(scope, move || look_for(hub, Looker::new(tool)))?;

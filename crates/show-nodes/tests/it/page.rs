@@ -15,7 +15,7 @@ fn the_page_shows_what_it_does() {
     });
     let balancer = Balancer::start(&[(&line("s1", s1.address()), &s1), (&(line("s2", s2.address()) + " weight=50"), &s2)]);
     eventually("HAProxy has checked its servers", || {
-        let output = balancer.show().assert().success();
+        let output = balancer.show().arg("--wide").assert().success();
         String::from_utf8_lossy(&output.get_output().stdout).matches("L7OK").count() == 2
     });
     let mut show = balancer.world.process(env!("CARGO_BIN_EXE_show-nodes"));

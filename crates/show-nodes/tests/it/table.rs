@@ -53,7 +53,7 @@ fn four_states_that_agree_are_one_row_a_node_and_exit_0() {
     let balancer = Balancer::start(&[(&first, &s1), (&second, &s2)]);
     let mut text = String::new();
     eventually("HAProxy has checked its servers", || {
-        text = stdout(&balancer.show().assert().success().stderr(""));
+        text = stdout(&balancer.show().arg("--wide").assert().success().stderr(""));
         text.contains("L7OK") && text.contains("L4CON")
     });
     let head =
@@ -94,7 +94,7 @@ fn a_node_that_has_left_and_finishes_what_it_has_is_no_drift() {
     balancer.knows(&["s1", "left"]);
     fs::remove_file(balancer.world.nodes_dir().join("s1")).unwrap();
     balancer.publish("agent-log");
-    let text = stdout(&balancer.show().assert().success());
+    let text = stdout(&balancer.show().arg("--wide").assert().success());
     let words = row(&text, "s1");
     assert_eq!(words[5..10], ["left", "-", "-", "MAINT", "1"], "{text}");
     assert!(text.ends_with("\ns1: has left, 1 session to finish\n"), "{text}");
@@ -106,7 +106,7 @@ fn a_state_that_cannot_be_read_is_told_and_the_others_are_shown() {
     world.register("s1 172.18.0.2");
     let mut command = world.command(env!("CARGO_BIN_EXE_show-nodes"));
     let start = Instant::now();
-    let run = command.env("SERF_RPC_ADDR", format!("{}:7373", loopback())).assert().code(1).stderr("");
+    let run = command.arg("--wide").env("SERF_RPC_ADDR", format!("{}:7373", loopback())).assert().code(1).stderr("");
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     let text = stdout(&run);
     assert_eq!(row(&text, "s1"), ["s1", "-", "172.18.0.2", "3000", "100", "?", "yes", "?", "?", "?", "?"]);
@@ -135,8 +135,28 @@ fn on_a_terminal_it_has_colours_and_fits() {
     let narrow = on_terminal(60, "NO_COLOR=1");
     assert!(!narrow.contains('\x1b') && narrow.contains("HAPROXY") && !narrow.contains("PORT"), "{narrow:?}");
     assert!(narrow.lines().all(|line| line.len() <= 60), "{narrow}");
+    // Docker's has no size in its first moments.
+    let unknown = on_terminal(0, "NO_COLOR=1");
+    assert!(unknown.contains("HAPROXY") && unknown.lines().all(|line| line.len() <= 80), "{unknown}");
     // An empty one is as good as none (no-color.org).
     assert!(on_terminal(200, "NO_COLOR=").contains('\x1b'));
+}
+
+#[test]
+fn what_is_no_terminal_gets_80_columns_and_failed_members_one_line() {
+    let (s1, s2) = (Agent::start("s1", &["role=backend"]), Agent::start("s2", &["role=backend"]));
+    let balancer = Balancer::start(&[(&line("s1", s1.address()), &s1)]);
+    s2.join(&balancer.agent);
+    balancer.knows(&["s2", "alive"]);
+    s2.kill();
+    balancer.knows(&["s2", "failed"]);
+    let text = stdout(&balancer.show().assert().success());
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    let columns = row(&text, "NAME");
+    assert!(columns.ends_with(&["MEMBER", "REGISTRY", "FILE", "HAPROXY", "SESSIONS"].map(str::to_owned)), "{text}");
+    assert!(text.ends_with("\n\n1 failed member: s2 (--all shows them)\n") && row(&text, "s2").is_empty(), "{text}");
+    let text = stdout(&balancer.show().arg("--all").assert().success());
+    assert!(row(&text, "s2").contains(&"failed".to_owned()) && !text.contains("failed member"), "{text}");
 }
 
 #[test]
