@@ -24,6 +24,8 @@
 #                                       all: BIND=127.0.0.1
 # ACME_EMAIL, ACME_DOMAINS              get certificates for these hosts, as
 # ACME_DIRECTORY                        docs/https.md says; needs port 80
+# STATS_AUTH_FILE                       who may see the statistics and the live
+#                                       page: docs/live.md; without it, everybody
 # NETWORK, PREFIX                       network to use instead of heig, and prefix
 #                                       for container names, for a second lab
 set -eu
@@ -260,6 +262,7 @@ stop_others() {
 
 start() {
     ! uses_acme || [ -n "${ACME_DOMAINS:-}" ] || die "ACME_EMAIL needs ACME_DOMAINS too: the hosts to get certificates for"
+    [ -z "${STATS_AUTH_FILE:-}" ] || [ -f "$STATS_AUTH_FILE" ] || die "STATS_AUTH_FILE: there is no file $STATS_AUTH_FILE"
     check_config
     ./provision.sh
     check_network
@@ -293,6 +296,9 @@ start() {
     fi
     if uses_acme; then
         set -- "$@" --env "ACME_EMAIL=$ACME_EMAIL" --env "ACME_DOMAINS=$ACME_DOMAINS" ${ACME_DIRECTORY:+--env "ACME_DIRECTORY=$ACME_DIRECTORY"}
+    fi
+    if [ -n "${STATS_AUTH_FILE:-}" ]; then
+        set -- "$@" --volume "$(realpath "$STATS_AUTH_FILE"):/run/secrets/stats_users:ro" --env STATS_AUTH_FILE=/run/secrets/stats_users
     fi
     if is_kept "$ha" "$@"; then
         say "keeping $ha"

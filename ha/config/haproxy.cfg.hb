@@ -119,6 +119,9 @@ frontend stats
     option dontlog-normal
     # For Prometheus; docs/metrics.md says what to watch.
     http-request use-service prometheus-exporter if { path /metrics }
+{{#if stats_users}}
+    http-request auth realm statistics unless { http_auth(stats) }
+{{/if}}
     use_backend live if { path /live } || { path_beg /live/ }
     default_backend stats
 
@@ -133,3 +136,8 @@ backend live
     # The service `live`, if it runs: show-nodes --serve. docs/live.md describes it.
     retries 0
     dispatch 127.0.0.1:1937
+{{#if stats_users}}
+
+userlist stats
+{{stats_users}}
+{{/if}}

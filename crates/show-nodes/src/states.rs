@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lb_core::certificates::Https;
-use lb_core::config::template::Template;
+use lb_core::config::template::{Context, Template};
 use lb_core::haproxy::ProcessOptions;
 use lb_core::haproxy::last_applied::ProcessId;
 use lb_core::haproxy::plan::Plan;
@@ -144,8 +143,8 @@ impl States {
         let registry = Registry::read(&options.render.nodes_dir).map_err(told);
         let known = registry.as_ref().map_err(Clone::clone).and_then(|registry| known(registry, &options.render).map_err(told));
         let rendered = registry.as_ref().map_err(Clone::clone).and_then(|registry| {
-            let https = Https::new(&options.process.master_socket, &options.render.certs_dir);
-            let template = Template::load(&options.render.template).map_err(told)?.with_https(https);
+            let context = Context::load(&options.render, &options.process.master_socket).map_err(told)?;
+            let template = Template::load(&options.render.template).map_err(told)?.with_context(context);
             let known = known.as_ref().map_err(Clone::clone)?;
             template.render(registry.nodes().values(), known, options.render.port, &BTreeMap::new()).map_err(told)
         });

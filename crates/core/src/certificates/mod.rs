@@ -49,24 +49,13 @@ pub fn installed(directory: &Path) -> Certificates {
     certificates
 }
 
-/// What a template knows about certificates.
-#[derive(Debug, Clone, Default)]
-pub struct Https {
-    /// `{{certificates}}`: the directory of the certificates that HAProxy is given, or nothing if there are none.
-    pub certificates: String,
-    /// `{{acme}}`: the thumbprint of the ACME account, or nothing if there is none.
-    pub acme: String,
-}
-
-impl Https {
-    /// That of a HAProxy with this master socket, whose certificates are taken from `source`.
-    #[must_use]
-    pub fn new(master: &Path, source: &Path) -> Self {
-        let directory = directory(master);
-        let has_any = list(&directory).is_ok_and(|names| !names.is_empty());
-        let certificates = if has_any { directory.to_string_lossy().into_owned() } else { String::new() };
-        Self { certificates, acme: thumbprint(source).unwrap_or_default() }
-    }
+/// What a template knows as `{{certificates}}`: the directory of the certificates that HAProxy is given, or nothing if there are
+/// none.
+#[must_use]
+pub fn for_template(master: &Path) -> String {
+    let directory = directory(master);
+    let has_any = list(&directory).is_ok_and(|names| !names.is_empty());
+    if has_any { directory.to_string_lossy().into_owned() } else { String::new() }
 }
 
 /// The directory of the ACME account, in that of the certificates.

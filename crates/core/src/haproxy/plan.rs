@@ -115,11 +115,17 @@ fn first_difference(known: &[&str], wanted: &[&str]) -> String {
         None => (known.get(shared), wanted.get(shared)),
     };
     match (old, new) {
-        (_, Some(new)) if has_more(wanted, known, new) => format!("line {} is new or changed", Quoted(new)),
-        (Some(old), _) if has_more(known, wanted, old) => format!("line {} is gone", Quoted(old)),
-        (Some(line), _) | (None, Some(line)) => format!("line {} is in another place", Quoted(line)),
+        (_, Some(new)) if has_more(wanted, known, new) => format!("line {} is new or changed", quoted(new)),
+        (Some(old), _) if has_more(known, wanted, old) => format!("line {} is gone", quoted(old)),
+        (Some(line), _) | (None, Some(line)) => format!("line {} is in another place", quoted(line)),
         (None, None) => "nothing differs".to_owned(),
     }
+}
+
+/// A line as a message may quote it: without a password and what follows it.
+fn quoted(line: &str) -> Quoted<'_> {
+    const PASSWORD: &str = "password ";
+    Quoted(line.find(PASSWORD).and_then(|at| line.get(..at + PASSWORD.len())).map_or(line, str::trim_end))
 }
 
 struct Comparison<'a> {

@@ -4,5 +4,6 @@
 pub mod atomic_file;
 pub mod command;
 pub mod escape;
+pub mod list_file;
 pub(crate) mod permissions;
 pub mod read_file;

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{PublishError, PublishOptions};
-use crate::certificates::Https;
-use crate::config::template::{RenderOptions, Template};
+use crate::config::template::{Context, RenderOptions, Template};
 use crate::haproxy::HaproxyError;
 use crate::node::{Node, NodeName, Port};
+use crate::os::list_file::ListError;
 use crate::registry::{Registry, RegistryError};
-use crate::service::{Conflict, Known, Routes, RoutesError, Services};
+use crate::service::{Conflict, Known, Routes, Services};
 
 /// Time limit for the search for offenders. For 1,000 nodes it runs some 12 checks of 30 ms each.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ impl Candidate {
     /// Reads registry, template and routes; `settings` are additional names for the template.
     ///
     /// # Errors
-    /// [`PublishError::Registry`], [`PublishError::Routes`] or [`PublishError::Render`].
+    /// [`PublishError::Registry`], [`PublishError::List`] or [`PublishError::Render`].
     pub fn read(options: &PublishOptions, settings: BTreeMap<String, String>) -> Result<Self, PublishError> {
         let nodes_dir = &options.render.nodes_dir;
         let registry = match Registry::read(nodes_dir) {
@@ -53,8 +53,8 @@ impl Candidate {
         options: &PublishOptions,
         settings: BTreeMap<String, String>,
     ) -> Result<Self, PublishError> {
-        let https = Https::new(&options.process.master_socket, &options.render.certs_dir);
-        let template = Template::load(&options.render.template)?.with_https(https);
+        let context = Context::load(&options.render, &options.process.master_socket)?;
+        let template = Template::load(&options.render.template)?.with_context(context);
         let known = known(&registry, &options.render)?;
         Ok(Self { registry, known, template, port: options.render.port, settings, excluded: BTreeMap::new() })
     }
@@ -127,8 +127,8 @@ impl Candidate {
 /// What registry and options say about services, besides their nodes.
 ///
 /// # Errors
-/// [`RoutesError`] if the file of routes cannot be used.
-pub fn known(registry: &Registry, options: &RenderOptions) -> Result<Known, RoutesError> {
+/// [`ListError`] if the file of routes cannot be used.
+pub fn known(registry: &Registry, options: &RenderOptions) -> Result<Known, ListError> {
     let routes = options.routes_file.as_deref().map(Routes::load).transpose()?;
     Ok(Known { idle: registry.idle().clone(), routes })
 }

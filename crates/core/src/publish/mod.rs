@@ -13,8 +13,8 @@ use crate::haproxy::plan::{Action, Command, Plan, plan};
 use crate::haproxy::{self, HaproxyError, Observation, Session, parse_servers};
 use crate::os::atomic_file::{Staged, TEMP_NAME, remove_if_exists, replace};
 use crate::os::command::ProgramError;
+use crate::os::list_file::ListError;
 use crate::registry::{Registry, RegistryError};
-use crate::service::RoutesError;
 
 mod candidate;
 mod certificates;
@@ -50,9 +50,9 @@ pub enum PublishError {
     /// The template cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),
-    /// The file of routes cannot be used.
+    /// The file of routes, or that of users, cannot be used.
     #[error(transparent)]
-    Routes(#[from] RoutesError),
+    List(#[from] ListError),
     /// HAProxy does not answer, or rejects the configuration.
     #[error(transparent)]
     Haproxy(#[from] HaproxyError),

@@ -16,7 +16,7 @@ mod routes;
 pub use cookie::Cookie;
 pub use place::{Host, Hosts, Place, UrlPath};
 pub use role::{Role, Roles};
-pub use routes::{Routes, RoutesError};
+pub use routes::Routes;
 
 /// Name of the section of `haproxy.cfg` that answers where no service does.
 pub const UNCLAIMED: &str = "unclaimed";

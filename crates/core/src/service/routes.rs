@@ -1,36 +1,11 @@
 //! The file that says which service answers where.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::os::escape::Quoted;
-use crate::os::permissions::check_file;
-use crate::os::read_file::read_text;
+use crate::os::list_file::{ListError, entries, load};
 use crate::service::{Place, Role};
-
-/// Why the file of routes is not used.
-#[derive(Debug, thiserror::Error)]
-pub enum RoutesError {
-    /// It cannot be read.
-    #[error("read routes {path}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A line of it is not a route.
-    #[error("routes {path}: line {line}: {reason}", path = path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Its number, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
 
 /// Which service answers where, as a person has written it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,11 +16,9 @@ impl Routes {
     /// begin with `#` are ignored.
     ///
     /// # Errors
-    /// [`RoutesError`] if the file cannot be read, or a line is not a route, or one for a place that an earlier line has.
-    pub fn load(path: &Path) -> Result<Self, RoutesError> {
-        let text = check_file(path).and_then(|()| read_text(path));
-        let text = text.map_err(|source| RoutesError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|(line, reason)| RoutesError::Line { path: path.to_owned(), line, reason })
+    /// [`ListError`] if the file cannot be read, or a line is not a route, or one for a place that an earlier line has.
+    pub fn load(path: &Path) -> Result<Self, ListError> {
+        load("routes", path, Self::parse)
     }
 
     /// Parses the text of the file.
@@ -54,12 +27,11 @@ impl Routes {
     /// The number of the first line that is not a route, and the reason.
     pub fn parse(text: &str) -> Result<Self, (usize, String)> {
         let mut routes = BTreeMap::new();
-        for (number, line) in (1..).zip(text.lines()) {
-            let mut words = line.split_whitespace();
-            let Some(place) = words.next().filter(|word| !word.starts_with('#')) else { continue };
+        for (number, line) in entries(text) {
             let failed = |reason: String| (number, reason);
-            let (Some(role), None) = (words.next(), words.next()) else {
-                return Err(failed(format!("{} is not '<host>[/<path>] <role>'", Quoted(line.trim()))));
+            let mut words = line.split_whitespace();
+            let (Some(place), Some(role), None) = (words.next(), words.next(), words.next()) else {
+                return Err(failed(format!("{} is not '<host>[/<path>] <role>'", Quoted(line))));
             };
             let place: Place = place.parse().map_err(|error: crate::node::NodeError| failed(error.to_string()))?;
             let role: Role = role.parse().map_err(|error: crate::node::NodeError| failed(error.to_string()))?;

@@ -56,6 +56,7 @@ impl World {
             template: path("haproxy.cfg.hb"),
             certs_dir: path("certs"),
             routes_file: None,
+            stats_auth_file: None,
             port: "3000".parse().unwrap(),
         };
         let process = ProcessOptions {

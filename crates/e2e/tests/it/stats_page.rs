@@ -1,12 +1,15 @@
 //! The statistics page as a browser shows it: headless Chromium loads it and says what is there.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
 use std::thread;
 
 use e2e::docker::{docker, text};
 use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, Look, eventually};
+
+use crate::tls::sh;
 
 /// The rows of the page's nodes: name, then the row's class, on which its colour depends, and what stands under Status.
 type Rows = BTreeMap<String, (String, String)>;
@@ -20,7 +23,7 @@ fn rows(balancer: &Balancer) -> Rows {
         .arg(page)
         .output()
         .expect("Chromium is installed");
-    let _ = std::fs::remove_dir_all(profile);
+    let _ = fs::remove_dir_all(profile);
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout).split("<tr class=\"").filter_map(row).collect()
 }
@@ -103,4 +106,52 @@ fn sessions_of(balancer: &Balancer, node: &Container) -> Result<String, String> 
     let row = format!("nodes,{},", node.member());
     let row = statistics.lines().find(|line| line.starts_with(&row)).ok_or("no such server")?;
     row.split(',').nth(4).map(str::to_owned).ok_or_else(|| row.to_owned())
+}
+
+/// What a browser gets from the port of the statistics, with this name and password.
+fn status(balancer: &Balancer, path: &str, user: &str) -> String {
+    let url = format!("http://127.0.0.1:{}{path}", balancer.port(1936));
+    let output = Command::new("curl")
+        .args(["-sS", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}", "-u", user, &url])
+        .output()
+        .expect("curl");
+    text(&output.stdout)
+}
+
+#[test]
+fn with_a_file_of_users_the_pages_ask_for_a_password_and_prometheus_does_not() {
+    let folder = std::env::temp_dir().join(format!("e2e-{}-users", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let set = |password: &str| {
+        let script = format!("printf 'me:%s\\n' \"$(openssl passwd -6 {password})\" >.new && mv .new users");
+        sh(&folder, &script).unwrap();
+    };
+    set("one");
+    let lab = Lab::new(Look::Hardened);
+    let volume = format!("{}:/secrets:ro", folder.display());
+    let balancer = lab.balancer_with("ha", &["-v", &volume, "-e", "STATS_AUTH_FILE=/secrets/users"]);
+    eventually("the right password", 20, || same(&status(&balancer, "/", "me:one").as_str(), &"200"));
+    for (path, user, expected) in [
+        ("/", "me:two", "401"),
+        ("/", "you:one", "401"),
+        ("/", "", "401"),
+        ("/live", "me:two", "401"),
+        ("/live", "me:one", "200"),
+        ("/live/node?name=s1", "", "401"),
+        ("/metrics", "", "200"),
+    ] {
+        assert_eq!(status(&balancer, path, user), expected, "{path} {user}");
+    }
+    // Another password counts within 10 s, and no log shows a hash.
+    set("two");
+    eventually("the new password", 20, || same(&status(&balancer, "/", "me:two").as_str(), &"200"));
+    assert_eq!(status(&balancer, "/", "me:one"), "401");
+    let log = balancer.logs();
+    assert!(log.contains("line 'user me password' is new or changed") && !log.contains("$6$"), "{log}");
+    // A file that is wrong is named, and the last good one goes on.
+    fs::write(folder.join("users"), "me:two\n").unwrap();
+    let line = "users /secrets/users: line 1: user me: the password is not a hash as 'openssl passwd -6' prints it";
+    eventually(line, 20, || if balancer.logs().contains(line) { Ok(()) } else { Err(balancer.logs()) });
+    assert_eq!(status(&balancer, "/", "me:two"), "200");
+    fs::remove_dir_all(folder).unwrap();
 }

@@ -103,6 +103,7 @@ fn options(world: &World) -> PublishOptions {
             template: world.template(),
             certs_dir: world.certs_dir(),
             routes_file: None,
+            stats_auth_file: None,
             port: "3000".parse().unwrap(),
         },
         process: ProcessOptions {

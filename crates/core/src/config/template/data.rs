@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::certificates::Https;
+use super::Context;
 use crate::node::{Address, Node, Port, Weight};
 use crate::service::{Cookie, Host, Place, Role, Services, UNCLAIMED, UrlPath};
 
@@ -26,10 +26,10 @@ pub(super) struct Data<'a> {
     pub(super) fallback: &'a str,
     /// Whether no service does.
     pub(super) unclaimed: bool,
-    /// Directory of the certificates; empty without any.
+    // Those of the context.
     pub(super) certificates: &'a str,
-    /// Thumbprint of the ACME account; empty without one.
     pub(super) acme: &'a str,
+    pub(super) stats_users: &'a str,
     /// Additional names with their values.
     #[serde(flatten)]
     pub(super) settings: &'a BTreeMap<String, String>,
@@ -79,7 +79,7 @@ impl<'a> Data<'a> {
         nodes: &[&'a Node],
         services: &Services<'a>,
         port: Port,
-        https: &'a Https,
+        context: &'a Context,
         settings: &'a BTreeMap<String, String>,
     ) -> Self {
         let mut places: BTreeMap<&Role, [BTreeSet<&str>; 2]> = BTreeMap::new();
@@ -111,8 +111,9 @@ impl<'a> Data<'a> {
             routes: services.routes.iter().filter(|(place, _)| !place.is_default()).map(RouteFields::new).collect(),
             fallback: fallback.map_or(UNCLAIMED, Role::section),
             unclaimed: fallback.is_none(),
-            certificates: &https.certificates,
-            acme: &https.acme,
+            certificates: &context.certificates,
+            acme: &context.acme,
+            stats_users: &context.stats_users,
             settings,
         }
     }

@@ -52,10 +52,40 @@ enum List {
 #[derive(Debug, Clone, Copy)]
 enum Condition {
     Unclaimed,
-    Certificates,
-    Acme,
     Cookie,
     Drain,
+    /// That a text is not empty.
+    Text(Text),
+}
+
+/// Texts at the top level.
+#[derive(Debug, Clone, Copy)]
+enum Text {
+    Fallback,
+    Certificates,
+    Acme,
+    StatsUsers,
+}
+
+impl Text {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "fallback" => Self::Fallback,
+            "certificates" => Self::Certificates,
+            "acme" => Self::Acme,
+            "stats_users" => Self::StatsUsers,
+            _ => return None,
+        })
+    }
+
+    fn of<'a>(self, data: &Data<'a>) -> &'a str {
+        match self {
+            Self::Fallback => data.fallback,
+            Self::Certificates => data.certificates,
+            Self::Acme => data.acme,
+            Self::StatsUsers => data.stats_users,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,9 +101,7 @@ enum Name {
     Cookie,
     Route,
     Condition,
-    Fallback,
-    Certificates,
-    Acme,
+    Text(Text),
 }
 
 impl Literal {
@@ -120,8 +148,7 @@ fn fill(pieces: &[Piece], scope: Scope<'_>, text: &mut String) {
 fn is_true(condition: Condition, scope: Scope<'_>) -> bool {
     match (condition, scope) {
         (Condition::Unclaimed, Scope::Top(data)) => data.unclaimed,
-        (Condition::Certificates, Scope::Top(data)) => !data.certificates.is_empty(),
-        (Condition::Acme, Scope::Top(data)) => !data.acme.is_empty(),
+        (Condition::Text(name), Scope::Top(data)) => !name.of(data).is_empty(),
         (Condition::Cookie, Scope::Service(service)) => !service.cookie.is_empty(),
         (Condition::Drain, Scope::Node(node)) => node.drain,
         _ => false,
@@ -142,9 +169,7 @@ fn push_value(name: Name, scope: Scope<'_>, text: &mut String) {
         (Scope::Service(service), Name::Cookie) => text.push_str(service.cookie),
         (Scope::Route(route), Name::Route) => text.push_str(route.name),
         (Scope::Route(route), Name::Condition) => text.push_str(&route.condition),
-        (Scope::Top(data), Name::Fallback) => text.push_str(data.fallback),
-        (Scope::Top(data), Name::Certificates) => text.push_str(data.certificates),
-        (Scope::Top(data), Name::Acme) => text.push_str(data.acme),
+        (Scope::Top(data), Name::Text(name)) => text.push_str(name.of(data)),
         _ => {}
     }
 }
@@ -182,10 +207,9 @@ fn block<'a>(lines: &mut impl Iterator<Item = &'a str>, kind: Kind, close: Optio
             (["#if", name], _) => {
                 let condition = match (kind, *name) {
                     (Kind::Top, "unclaimed") => Condition::Unclaimed,
-                    (Kind::Top, "certificates") => Condition::Certificates,
-                    (Kind::Top, "acme") => Condition::Acme,
                     (Kind::Service, "cookie") => Condition::Cookie,
                     (Kind::Node, "drain") => Condition::Drain,
+                    (Kind::Top, name) => Condition::Text(Text::parse(name)?),
                     _ => return None,
                 };
                 found.push(Piece::If(condition, block(lines, kind, Some("/if"), depth + 1)?));
@@ -223,9 +247,7 @@ fn pieces(mut text: &str, kind: Kind) -> Option<Vec<Piece>> {
             (Kind::Service, "cookie") => Name::Cookie,
             (Kind::Route, "name") => Name::Route,
             (Kind::Route, "condition") => Name::Condition,
-            (Kind::Top, "fallback") => Name::Fallback,
-            (Kind::Top, "certificates") => Name::Certificates,
-            (Kind::Top, "acme") => Name::Acme,
+            (Kind::Top, name) => Name::Text(Text::parse(name)?),
             _ => return None,
         };
         pieces.extend([Piece::Text(before.to_owned()), Piece::Name(name)]);

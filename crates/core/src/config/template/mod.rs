@@ -6,24 +6,26 @@ use std::path::{Path, PathBuf};
 
 use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 
-use crate::certificates::Https;
 use crate::node::{Node, Port};
 use crate::os::escape::Quoted;
 use crate::os::permissions::check_file;
 use crate::os::read_file::read_text;
 use crate::service::{Known, Services};
 
+mod context;
 mod data;
 mod literal;
 mod options;
 mod partials;
+mod users;
 
+pub use context::Context;
 use data::Data;
 use literal::Literal;
 pub use options::RenderOptions;
 
 /// The names that every template can use, so that no setting can have one of them.
-pub const NAMES: [&str; 7] = ["addresses", "services", "routes", "fallback", "unclaimed", "certificates", "acme"];
+pub const NAMES: [&str; 8] = ["addresses", "services", "routes", "fallback", "unclaimed", "certificates", "acme", "stats_users"];
 
 /// Why the template could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,7 @@ pub enum RenderError {
 pub struct Template {
     path: PathBuf,
     text: String,
-    https: Https,
+    context: Context,
     /// Set if the template does not need the engine.
     literal: Option<Literal>,
 }
@@ -80,20 +82,19 @@ impl Template {
             .and_then(|()| read_text(path))
             .map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
         let literal = Literal::parse(&text);
-        Ok(Self { path: path.to_owned(), text, https: Https::default(), literal })
+        Ok(Self { path: path.to_owned(), text, context: Context::default(), literal })
     }
 
-    /// The same template for a HAProxy with certificates.
+    /// The same template with what it knows besides nodes and services.
     #[must_use]
-    pub fn with_https(self, https: Https) -> Self {
-        Self { https, ..self }
+    pub fn with_context(self, context: Context) -> Self {
+        Self { context, ..self }
     }
 
     /// Renders the template. It can use `{{#each addresses}}` with the fields `{{host}}`, `{{ip}}`, `{{port}}`,
     /// `{{weight}}` and `{{drain}}` of each node; `{{#each services}}` with `{{name}}`, `{{hosts}}`, `{{paths}}`,
     /// `{{check}}`, `{{cookie}}` and `{{#each nodes}}`; `{{#each routes}}` with `{{name}}`, `{{host}}`, `{{path}}` and
-    /// `{{condition}}`; `{{fallback}}` and `{{unclaimed}}`; `{{certificates}}`, the directory of the certificates or nothing;
-    /// `{{acme}}`, the thumbprint of the ACME account or nothing; and the names in `settings` at the top level. `nodes` are sorted by name. `port` is the default port; the default weight
+    /// `{{condition}}`; `{{fallback}}` and `{{unclaimed}}`; the texts of [`Context`]; and the names in `settings` at the top level. `nodes` are sorted by name. `port` is the default port; the default weight
     /// is 100, and that of a draining node is 0.
     ///
     /// # Errors
@@ -106,7 +107,7 @@ impl Template {
         settings: &BTreeMap<String, String>,
     ) -> Result<String, RenderError> {
         let nodes: Vec<&Node> = nodes.into_iter().collect();
-        let data = Data::new(&nodes, &Services::of(&nodes, known), port, &self.https, settings);
+        let data = Data::new(&nodes, &Services::of(&nodes, known), port, &self.context, settings);
         let text = match &self.literal {
             Some(literal) if settings.is_empty() => literal.fill(&data),
             _ => {

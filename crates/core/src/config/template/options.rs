@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::node::Port;
 
-/// Registry, template, certificates, routes, and default port.
+/// Registry, template, certificates, routes, users of the statistics, and default port.
 #[derive(Debug, Clone, Args)]
 pub struct RenderOptions {
     /// Directory with one file per node
@@ -22,6 +22,9 @@ pub struct RenderOptions {
     /// do not count
     #[arg(long, env = "ROUTES", value_name = "FILE")]
     pub routes_file: Option<PathBuf>,
+    /// File of those who may see the statistics and the live page, one '<user>:<hash>' a line; without it, everybody may
+    #[arg(long, env = "STATS_AUTH_FILE", value_name = "FILE")]
+    pub stats_auth_file: Option<PathBuf>,
     /// Port of a node that has no tag `port`
     #[arg(long, env = "BACKEND_PORT", value_name = "PORT", default_value = "3000")]
     pub port: Port,

@@ -9,20 +9,21 @@ use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::certificates::Https;
-use crate::config::template::engine;
+use crate::config::template::{Context, engine};
 use crate::node::Node;
 use crate::service::{Known, Services};
 
-/// Without and with certificates and an account.
-fn https() -> [Https; 2] {
-    [Https::default(), Https { certificates: "/run/haproxy/certs".to_owned(), acme: "x".repeat(43) }]
+/// Without and with what a context can have.
+fn contexts() -> [Context; 2] {
+    let [certificates, acme, stats_users] =
+        ["/run/haproxy/certs", "abc", "    user a password b\n    user c password d"].map(str::to_owned);
+    [Context::default(), Context { certificates, acme, stats_users }]
 }
 
 /// What becomes of a template with these nodes: here, and by the engine.
-fn both(literal: &Literal, template: &str, nodes: &[Node], https: &Https) -> (Option<String>, Option<String>) {
+fn both(literal: &Literal, template: &str, nodes: &[Node], context: &Context) -> (Option<String>, Option<String>) {
     let (nodes, known, settings) = (nodes.iter().collect::<Vec<_>>(), Known::default(), BTreeMap::new());
-    let data = Data::new(&nodes, &Services::of(&nodes, &known), "3000".parse().unwrap(), https, &settings);
+    let data = Data::new(&nodes, &Services::of(&nodes, &known), "3000".parse().unwrap(), context, &settings);
     (Some(literal.fill(&data)), engine(template).ok().and_then(|engine| engine.render("", &data).ok()))
 }
 
@@ -71,8 +72,8 @@ fn what_it_understands_it_fills_in_as_the_engine_does() {
         let Some(plain) = Literal::parse(template) else { continue };
         understood += 1;
         for count in 0..=nodes.len() {
-            for https in &https() {
-                let (here, by_engine) = both(&plain, template, &nodes[..count], https);
+            for context in &contexts() {
+                let (here, by_engine) = both(&plain, template, &nodes[..count], context);
                 assert_eq!(here, by_engine, "{template:?}");
             }
         }
@@ -169,8 +170,9 @@ fn of_routes() -> impl Strategy<Value = String> {
 
 fn template() -> impl Strategy<Value = String> {
     let nodes = of_nodes(&["{{#each addresses}}", "{{ #each  addresses }}", "\t{{#each\taddresses}}"]);
-    let top = || words(&["fallback", "certificates", "acme"]);
-    let condition = tag(&["{{#if unclaimed}}", "{{#if certificates}}", "{{#if acme}}"]);
+    let top = || words(&["fallback", "certificates", "acme", "stats_users"]);
+    let condition =
+        tag(&["{{#if unclaimed}}", "{{#if certificates}}", "{{#if acme}}", "{{#if stats_users}}", "{{#if fallback}}"]);
     let condition = (condition, top(), tag(&["{{/if}}"])).prop_map(|(open, body, close)| open + &body + &close);
     let part = prop_oneof![2 => top(), 3 => nodes, 2 => of_services(), 1 => of_routes(), 1 => condition];
     join(vec(part, 0..4))
@@ -197,8 +199,8 @@ fn whatever_it_understands_it_fills_in_as_the_engine_does() {
     let compare = |(template, nodes): (String, Vec<Node>)| {
         let Some(plain) = Literal::parse(&template) else { return Ok(()) };
         understood.set(understood.get() + 1);
-        for https in &https() {
-            let (here, by_engine) = both(&plain, &template, &nodes, https);
+        for context in &contexts() {
+            let (here, by_engine) = both(&plain, &template, &nodes, context);
             prop_assert_eq!(here, by_engine, "{:?}", template);
         }
         Ok(())
