@@ -24,7 +24,7 @@ results=target/test-results.log
 # Installs the programs that the tools talk to, and the linters.
 install_missing() {
     missing=
-    for program in haproxy serf strace faketime shellcheck docker-compose chromium jq pngquant pebble; do
+    for program in haproxy serf strace faketime shellcheck docker-compose chromium jq pngquant pebble prometheus; do
         have "$program" || missing="$missing $program"
     done
     have man || missing="$missing man-db"

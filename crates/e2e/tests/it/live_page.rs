@@ -1,12 +1,16 @@
 //! The live page as a browser shows it, while real nodes come and go.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use e2e::browser::Browser;
+use e2e::docker::docker;
+use e2e::http::Load;
 use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, Look, eventually};
 use lb_fixture::forger::{Forged, Forger};
+use lb_fixture::scripted::{listed_node, member_list, scripted_agent};
+use lb_fixture::{Background, World};
 use serde_json::{Value, json};
 
 /// The page of a balancer, which shows these nodes as up.
@@ -121,11 +125,54 @@ fn a_hostile_name_is_text_and_a_node_that_gossip_has_lost_is_kept() {
     assert_eq!(page.complaints(), [""; 0]);
 }
 
+/// The page of the image's tool, beside an agent that only lists this many members.
+fn open_beside(count: u16) -> (World, Background, Browser) {
+    let world = World::self_contained();
+    let (tool, image) = (world.path("show-nodes"), format!("e2e-{}-tool-{count}", std::process::id()));
+    let _ = docker(&["create", "--name", &image, "softengheigvd/ha"]);
+    let _ = docker(&["cp", &format!("{image}:/usr/local/bin/show-nodes"), &tool.display().to_string()]);
+    let _ = docker(&["rm", &image]);
+    let members: Vec<_> =
+        (0..count).map(|n| listed_node(&format!("s{n}"), [10, 0, (n / 250) as u8, (n % 250) as u8 + 1])).collect();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = world.process(&tool.display().to_string());
+    command.env("SERF_RPC_ADDR", scripted_agent(member_list(&members))).env("NODE_NETWORKS", "any");
+    let live = Background::start(command.args(["--serve", &address.to_string()]));
+    eventually("the page is served", 20, || TcpStream::connect(address).map(drop).map_err(|error| error.to_string()));
+    let page = Browser::open(&format!("http://{address}/live"));
+    (world, live, page)
+}
+
+fn count(page: &mut Browser, selector: &str) -> u64 {
+    page.evaluate(&format!("document.querySelectorAll({}).length", json!(selector))).as_u64().unwrap()
+}
+
+#[test]
+fn two_hundred_nodes_can_be_filtered_and_of_a_thousand_the_groups_are_shown() {
+    const ROWS: &str = "tbody tr:not([hidden]) .name";
+    let (_world, _live, mut page) = open_beside(200);
+    eventually("200 rows", 40, || same(&count(&mut page, ROWS), &200));
+    let _ = page.evaluate("find.value = 's17'; find.dispatchEvent(new Event('input'))");
+    // s17 and s170 to s179.
+    eventually("11 rows", 10, || same(&count(&mut page, ROWS), &11));
+    assert_eq!(count(&mut page, "#many:not([hidden])"), 0);
+
+    let (_world, _live, mut page) = open_beside(1000);
+    eventually("it says so", 40, || same(&count(&mut page, "#many:not([hidden])"), &1));
+    let said = text(&mut page, "#many");
+    assert!(said.contains("1,000"), "{said}");
+    assert!(count(&mut page, ROWS) <= 100);
+    assert_eq!(page.complaints(), [""; 0]);
+}
+
 /// Pictures for the eye, in the folder `LIVE_PICTURES` if it is set; in any case, nothing is wider than the page.
 #[test]
 fn the_page_fits_every_width_and_is_accessible() {
-    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let (_lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 5);
     let mut page = open(&balancer, &nodes);
+    let load = Load::start(&format!("http://127.0.0.1:{}/", balancer.port(80)), 2);
+    let _ = nodes[4].exec(&["serf", "tags", "-set", "drain=yes"]);
+    shows(&mut page, &nodes[4].member(), &["alive", "yes", "yes", "drains"]);
     for (width, is_dark) in [(360, false), (360, true), (1280, false), (1280, true), (2000, false), (2000, true)] {
         page.look_like(width, is_dark);
         let wide = page.evaluate("document.documentElement.scrollWidth");
@@ -135,11 +182,13 @@ fn the_page_fits_every_width_and_is_accessible() {
             fs::write(name, page.picture()).unwrap();
         }
     }
+    let (_, lost) = load.finish();
+    assert_eq!(lost, [""; 0]);
     // What a screen reader is given: the table with its rows and heads, the live region, a name for everything to act on.
     let tree = page.call("Accessibility.getFullAXTree", json!({}));
     let tree = tree["nodes"].as_array().unwrap();
     let of_role = |role: &str| tree.iter().filter(|node| node["role"]["value"] == role).collect::<Vec<_>>();
-    assert_eq!((of_role("table").len(), of_role("columnheader").len(), of_role("rowheader").len()), (1, 9, 2));
+    assert_eq!((of_role("table").len(), of_role("columnheader").len(), of_role("rowheader").len()), (1, 9, 5));
     assert_eq!(of_role("status").len(), 1);
     for role in ["button", "searchbox", "combobox", "link", "table"] {
         let all = of_role(role);

@@ -21,6 +21,7 @@ mod membership;
 mod networks;
 mod outages;
 mod process;
+mod prometheus;
 mod scale;
 mod scenario;
 mod scripts;
