@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lb_core::os::command::{self, Output};
+use lb_core::service::Role;
 
 use crate::figures::{self, Backend};
 
@@ -29,9 +30,12 @@ pub struct Lab {
     /// HAProxy's statistics socket
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9999")]
     pub socket: String,
-    /// Backend of the nodes in haproxy.cfg
-    #[arg(long, value_name = "NAME", default_value = "nodes")]
-    pub backend: String,
+    /// Only nodes of this service, which is their role; new ones get it
+    #[arg(long, value_name = "ROLE")]
+    pub service: Option<Role>,
+    /// Backend of the nodes in haproxy.cfg; by default that of the service, or nodes
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
     /// Docker network of the lab
     #[arg(long, env = "NETWORK", value_name = "NAME", default_value = "heig")]
     pub network: String,
@@ -61,18 +65,26 @@ pub struct Container {
     pub scaled: bool,
     /// What it shares with the nodes that it has replaced: the identifier of the first one.
     pub place: String,
+    /// Its role, which is its service; empty if none is set.
+    pub role: String,
 }
 
 impl Lab {
     /// HAProxy's statistics for the backend.
     ///
     /// # Errors
-    /// If HAProxy does not answer, or has no such backend.
+    /// If HAProxy does not answer, or has no such backend. That of a service comes with its first node.
     pub fn figures(&self) -> Result<Backend> {
-        figures::ask(&self.socket, &self.backend)
+        let service = self.service.as_ref();
+        let backend = self.backend.as_deref().unwrap_or_else(|| service.unwrap_or(Role::default_ref()).section());
+        match figures::ask(&self.socket, backend)? {
+            Some(figures) => Ok(figures),
+            None if service.is_some() && self.backend.is_none() => Ok(Backend::default()),
+            None => bail!("HAProxy socket {}: no backend {backend}", self.socket),
+        }
     }
 
-    /// The running nodes, newest first.
+    /// The running nodes, of the service if there is one, newest first.
     ///
     /// # Errors
     /// If the engine does not answer.
@@ -84,8 +96,11 @@ impl Lab {
         }
         // A label that is missing is printed as "<no value>" unless asked for like this.
         let label = |name: &str| format!("{{{{with index .Config.Labels \"{name}\"}}}}{{{{.}}}}{{{{end}}}}");
-        let format =
-            format!("{{{{.Id}}}} {{{{.Name}}}} {{{{.Config.Hostname}}}} {{{{.Image}}}} {} {}", label(SCALED), label(PLACE));
+        let format = format!(
+            "{{{{.Id}}}} {{{{.Name}}}} {{{{.Config.Hostname}}}} {{{{.Image}}}} {} {} {{{{json .Config.Env}}}}",
+            label(SCALED),
+            label(PLACE)
+        );
         let mut arguments = vec!["inspect", "--format", &format];
         arguments.extend(listed.lines());
         let answer = output(&arguments, DOCKER_TIMEOUT)?;
@@ -93,7 +108,8 @@ impl Lab {
         if !answer.stderr.lines().all(is_missing) {
             bail!("docker inspect: {}", reason(&answer));
         }
-        Ok(answer.stdout.lines().filter_map(|line| Container::parse(line, &self.network)).collect())
+        let is_wanted = |node: &Container| self.service.as_ref().is_none_or(|service| node.role == service.as_str());
+        Ok(answer.stdout.lines().filter_map(|line| Container::parse(line, &self.network)).filter(is_wanted).collect())
     }
 
     /// Identifier of the nodes' image.
@@ -128,6 +144,8 @@ impl Lab {
     pub fn start(&self, name: &str, options: &[&str]) -> Result<String> {
         let mut arguments = vec!["run", "--detach", "--name", name, "--hostname", name, "--network", &self.network];
         arguments.extend(["--label", NODE]);
+        let role = self.service.as_ref().map(|service| format!("ROLE={service}"));
+        arguments.extend(role.iter().flat_map(|role| ["--env", role]));
         arguments.extend(options);
         arguments.extend(OPTIONS.lines());
         arguments.extend(self.options.iter().map(String::as_str));
@@ -200,11 +218,13 @@ fn reason(answer: &Output) -> &str {
 impl Container {
     /// Reads a line of [`Lab::nodes`], in which labels that are missing are empty.
     fn parse(line: &str, network: &str) -> Option<Self> {
-        let mut words = line.split(' ').map(str::to_owned);
+        let mut words = line.splitn(7, ' ').map(str::to_owned);
         let (id, name, hostname, image) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let (scaled, place) = (words.next()? == network, words.next().filter(|place| !place.is_empty()));
         let name = name.trim_start_matches('/').to_owned();
-        Some(Self { place: place.unwrap_or_else(|| id.clone()), id, name, hostname, image, scaled })
+        let environment: Vec<String> = serde_json::from_str(&words.next()?).unwrap_or_default();
+        let role = environment.iter().find_map(|variable| variable.strip_prefix("ROLE=")).unwrap_or_default().to_owned();
+        Some(Self { place: place.unwrap_or_else(|| id.clone()), id, name, hostname, image, scaled, role })
     }
 }
 
@@ -219,8 +239,12 @@ mod tests {
 
     #[test]
     fn a_node_without_a_label_has_a_place_of_its_own() {
-        let node = |labels: &str| Container::parse(&format!("abc /s1 abcdef sha256:012 {labels}"), "heig").unwrap();
+        let node = |labels: &str| {
+            let line = format!("abc /s1 abcdef sha256:012 {labels} [\"SERF_TAGS=a b\",\"ROLE=shop\"]");
+            Container::parse(&line, "heig").unwrap()
+        };
         let plain = node(" ");
+        assert_eq!(plain.role, "shop");
         assert_eq!((plain.id.as_str(), plain.name.as_str(), plain.hostname.as_str()), ("abc", "s1", "abcdef"));
         assert_eq!((plain.place.as_str(), plain.scaled, plain.image.as_str()), ("abc", false, "sha256:012"));
         let labelled = node("heig def");

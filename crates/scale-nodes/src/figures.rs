@@ -13,7 +13,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: u64 = 4 << 20;
 
 /// HAProxy's statistics for a backend.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Backend {
     /// Requests in progress, including those waiting for a server.
     pub requests: u32,
@@ -69,8 +69,8 @@ impl Server {
     }
 }
 
-/// Asks the socket at `address`, HOST:PORT, about one backend.
-pub(crate) fn ask(address: &str, backend: &str) -> Result<Backend> {
+/// Asks the socket at `address`, HOST:PORT, about one backend; `None` if there is no such backend.
+pub(crate) fn ask(address: &str, backend: &str) -> Result<Option<Backend>> {
     let answer = show_stat(address).with_context(|| format!("HAProxy socket {address}"))?;
     parse(&answer, backend).with_context(|| format!("HAProxy socket {address}"))
 }
@@ -86,7 +86,7 @@ fn show_stat(address: &str) -> Result<String> {
 }
 
 /// Reads the CSV of `show stat` (HAProxy 3.0 management guide, section 9.1), whose first line names the columns.
-fn parse(csv: &str, backend: &str) -> Result<Backend> {
+fn parse(csv: &str, backend: &str) -> Result<Option<Backend>> {
     let mut lines = csv.lines();
     let names: Vec<&str> = lines.next().and_then(|line| line.strip_prefix("# ")).context("no statistics")?.split(',').collect();
     let column = |name: &str| names.iter().position(|column| *column == name).with_context(|| format!("no column {name}"));
@@ -118,8 +118,9 @@ fn parse(csv: &str, backend: &str) -> Result<Backend> {
             }
         }
     }
-    ensure!(whole, "no backend {backend}");
-    Ok(found)
+    // An answer that was cut off has servers, but not the line of the backend, which is the last.
+    ensure!(whole || found.servers.is_empty(), "backend {backend}: no figures");
+    Ok(whole.then_some(found))
 }
 
 #[cfg(test)]
@@ -147,7 +148,7 @@ mod tests {
             + &row("nodes", "s7", "0", "0", "UP", "INI")
             + &row("nodes", "BACKEND", "2", "8", "UP", "")
             + &row("stats", "BACKEND", "0", "50", "UP", "");
-        parse(&csv, "nodes").unwrap()
+        parse(&csv, "nodes").unwrap().unwrap()
     }
 
     #[test]
@@ -180,8 +181,9 @@ mod tests {
     fn an_answer_that_is_no_statistics_of_the_backend_is_an_error() {
         let half = HEAD.to_owned() + &row("nodes", "s1", "0", "3", "UP", "L7OK");
         let garbled = HEAD.to_owned() + &row("nodes", "BACKEND", "0", "many", "UP", "");
-        for text in ["", "# ", "Permission denied\n", HEAD, &half, &garbled] {
+        for text in ["", "# ", "Permission denied\n", &half, &garbled] {
             assert!(parse(text, "nodes").is_err(), "{text}");
         }
+        assert_eq!(parse(HEAD, "nodes").unwrap(), None);
     }
 }

@@ -1,6 +1,6 @@
 //! `scale-nodes`: the number of nodes follows the load.
 
-use e2e::http::Load;
+use e2e::http::{Load, client};
 use e2e::{Balancer, Lab, Look, eventually};
 use lb_fixture::Background;
 
@@ -45,6 +45,27 @@ fn a_load_drives_the_nodes_up_and_down_and_no_request_is_lost() {
     for number in 3..=5 {
         says(&tool, &format!("scale-nodes: stops {}-s{number}: ", lab.network()));
     }
+}
+
+#[test]
+fn of_several_services_one_is_scaled_even_from_nothing() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer_with("ha", &["-e", "BACKEND_ROLE=*"]);
+    let _other = lab.node("other");
+    let options =
+        ["--service", "shop", "--min", "2", "--max", "3", "--cool-down", "1s", "--", "-e", "SERF_TAGS=host=shop.example"];
+    let tool = scale(&lab, &balancer, &options);
+    are(&lab, &tool, &["other", "s1", "s2"]);
+    let url = format!("http://127.0.0.1:{}/", balancer.port(80));
+    let mut hosts = std::collections::BTreeSet::new();
+    eventually("both answer for their host", 30, || {
+        let answer = client().get(&url).header("Host", "shop.example").call().map_err(|error| error.to_string())?;
+        let body = answer.into_body().read_to_string().map_err(|error| error.to_string())?;
+        hosts.extend(
+            ["s1", "s2", "other"].into_iter().filter(|name| body.contains(&format!("\"host\":\"{}-{name}\"", lab.network()))),
+        );
+        if hosts.len() == 2 && !hosts.contains("other") { Ok(()) } else { Err(format!("{hosts:?}: {body}")) }
+    });
 }
 
 #[test]
