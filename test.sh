@@ -27,6 +27,7 @@ install_missing() {
     for program in haproxy serf strace faketime shellcheck docker-compose chromium jq pngquant pebble prometheus; do
         have "$program" || missing="$missing $program"
     done
+    have certutil || missing="$missing libnss3-tools"
     have man || missing="$missing man-db"
     have c++ || missing="$missing g++" # for libFuzzer
     # shellcheck disable=SC2086 # a list of packages

@@ -3,7 +3,9 @@
 //! With `--remote-debugging-pipe`, Chromium reads commands from file descriptor 3 and writes answers and events to 4, each a JSON
 //! object that ends with a zero byte. So no library for WebSockets is needed.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use base64::Engine;
@@ -33,13 +35,37 @@ impl Browser {
     /// If Chromium is not installed or does not start.
     #[must_use]
     pub fn open(url: &str) -> Self {
+        Self::start(url, &TempDir::new().unwrap(), "")
+    }
+
+    /// The same for a browser that trusts an authority, given by its certificate, and finds `host` at an address.
+    ///
+    /// # Panics
+    /// If Chromium or `certutil` is not installed, or does not start.
+    #[must_use]
+    pub fn open_trusting(url: &str, authority: &Path, host: &str, address: &str) -> Self {
+        let home = TempDir::new().unwrap();
+        let store = home.path().join(".pki/nssdb");
+        fs::create_dir_all(&store).unwrap();
+        let store = format!("sql:{}", store.display());
+        let authority = authority.display().to_string();
+        for arguments in [&["-N", "--empty-password"][..], &["-A", "-n", "authority", "-t", "C,,", "-i", &authority]] {
+            let output = Command::new("certutil").args(["-d", &store]).args(arguments).output().expect("certutil is installed");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Self::start(url, &home, &format!("--host-resolver-rules=MAP {host} {address}"))
+    }
+
+    fn start(url: &str, home: &TempDir, option: &str) -> Self {
         let profile = TempDir::new().unwrap();
         // The time limit ends it even if the test is killed. Only a shell can give it further descriptors.
         let script = "exec timeout 300 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
-                      --remote-debugging-pipe --user-data-dir=\"$0\" 3<&0 4>&1 >/dev/null 2>&1 </dev/null";
+                      --remote-debugging-pipe --user-data-dir=\"$0\" ${1:+\"$1\"} 3<&0 4>&1 >/dev/null 2>&1 </dev/null";
         let mut process = Command::new("sh")
             .args(["-c", script])
             .arg(profile.path())
+            .arg(option)
+            .env("HOME", home.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -5,6 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::Command;
 
+use e2e::browser::Browser;
 use e2e::docker::{docker, text};
 use e2e::{Balancer, Lab, Look, eventually};
 use lb_fixture::certificate;
@@ -133,6 +134,16 @@ fn certificates_are_got_and_renewed_and_outlast_an_authority_that_is_away() {
     let _ = authority.eventually_serves(&first, "blog.example");
     let _ = authority.eventually_serves(&first, "shop.example");
     eventually_says(&first, "renew-certs: got a certificate for shop.example, valid until 20");
+
+    // A browser that trusts the authority is redirected, and content.
+    let mut page = Browser::open_trusting("http://shop.example/", &authority.root().unwrap(), "shop.example", &first.address());
+    let seen = "[location.href, performance.getEntriesByType('navigation')[0]?.nextHopProtocol, document.body?.innerText]";
+    eventually("the browser shows the node", 30, || {
+        let seen = page.evaluate(seen);
+        let is_there = seen[0] == "https://shop.example/" && seen[1] == "h2";
+        if is_there && seen[2].as_str().is_some_and(|text| text.contains("\"host\"")) { Ok(()) } else { Err(seen.to_string()) }
+    });
+    drop(page);
 
     // What is refused does not keep the others from being served, and is tried again after growing pauses.
     for pause in ["2s", "4s"] {
