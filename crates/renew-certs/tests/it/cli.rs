@@ -63,6 +63,23 @@ fn without_hosts_or_uacme_it_says_so_in_one_line() {
 }
 
 #[test]
+fn only_hosts_that_an_operator_names_get_certificates() {
+    let directory = TempDir::new().unwrap();
+    let routes = directory.path().join("routes");
+    fs::write(&routes, "shop.example/api api\n*.shop.example shop\n/ backend\n").unwrap();
+    let tried = |domains: &str| {
+        let mut command = tool(directory.path());
+        let (code, said) = run(command.env("PATH", "/nonexistent").env("ROUTES", &routes).env("ACME_DOMAINS", domains), &[]);
+        assert_eq!(code, Some(1), "{said}");
+        said
+    };
+    let missing = |host: &str| format!("renew-certs: no new certificate for {host}: uacme is not installed\n");
+    let wildcard = "renew-certs: no certificate for *.shop.example: one for *. takes DNS-01, which this tool does not do\n";
+    assert_eq!(tried(""), wildcard.to_owned() + &missing("shop.example"));
+    assert_eq!(tried("blog.example"), missing("blog.example"));
+}
+
+#[test]
 fn a_certificate_that_is_young_is_put_in_its_place_and_no_authority_is_asked() {
     let directory = TempDir::new().unwrap();
     let [certificate, key] = certificate(&["shop.example"]);
