@@ -1,4 +1,5 @@
 //! Who may see the statistics.
+#![allow(clippy::unwrap_used, reason = "what the tests share is test code, which the lint cannot know")]
 
 use std::fs;
 

@@ -148,7 +148,7 @@ fn what_is_no_terminal_gets_80_columns_and_failed_members_one_line() {
     let balancer = Balancer::start(&[(&line("s1", s1.address()), &s1)]);
     s2.join(&balancer.agent);
     balancer.knows(&["s2", "alive"]);
-    s2.kill();
+    let _ = s2.kill();
     balancer.knows(&["s2", "failed"]);
     let text = stdout(&balancer.show().assert().success());
     assert!(text.lines().all(|line| line.len() <= 80), "{text}");
