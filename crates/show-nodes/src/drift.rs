@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use lb_core::config::{Config, ServerKey, ServerLine};
-use lb_core::haproxy::plan::{Action, Plan};
+use lb_core::haproxy::command::Action;
+use lb_core::haproxy::plan::Plan;
 use lb_core::members::MemberList;
 use lb_core::node::{NodeError, NodeName};
 use lb_core::os::escape::Quoted;

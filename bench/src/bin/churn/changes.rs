@@ -12,6 +12,7 @@ use e2e::{Balancer, Container, Lab, eventually};
 use fastrand::Rng;
 
 use crate::journal::{Kill, workers};
+use crate::server::Server;
 
 /// Number of nodes at the start, and the minimum left in full use.
 const MIN_NODES: usize = 3;
@@ -373,27 +374,6 @@ impl Driver {
     fn server(&self, member: &str) -> Option<Server> {
         let state = self.balancer.statistics("show servers state nodes").ok()?;
         state.lines().filter_map(Server::parse).find(|server| server.name.starts_with(member))
-    }
-}
-
-/// A server that the running HAProxy may send requests to.
-#[derive(Debug)]
-struct Server {
-    name: String,
-    weight: String,
-    port: String,
-    is_up: bool,
-}
-
-impl Server {
-    /// Parses a line of `show servers state` (HAProxy 3.0 management guide, section 9.3); `None` if in maintenance.
-    fn parse(line: &str) -> Option<Self> {
-        let words: Vec<&str> = line.split(' ').collect();
-        let [_, "nodes", _, name, _, operation, administration, weight, ..] = words[..] else { return None };
-        let in_maintenance = administration.parse::<u32>().ok()? & 0x01 != 0;
-        let word = |text: &str| text.to_owned();
-        let is_up = operation != "0";
-        (!in_maintenance).then_some(Self { name: word(name), weight: word(weight), port: word(words.get(18)?), is_up })
     }
 }
 

@@ -7,6 +7,7 @@ mod changes;
 mod clients;
 mod journal;
 mod report;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use crate::os::command::ProgramError;
 
 pub mod certificate;
 mod check;
+pub mod command;
 pub mod last_applied;
 pub(crate) mod observe;
 mod options;

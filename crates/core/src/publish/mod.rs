@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::template::RenderError;
 use crate::config::{Config, ServerKey, ServerLine};
 use crate::haproxy::ProcessOptions;
+use crate::haproxy::command::{Action, Command};
 use crate::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
 use crate::haproxy::observe::{Process, SERVERS, discard_start, record_start};
-use crate::haproxy::plan::{Action, Command, Plan, plan};
+use crate::haproxy::plan::{Plan, plan};
 use crate::haproxy::{self, HaproxyError, Observation, Session, parse_servers};
 use crate::os::atomic_file::{Staged, TEMP_NAME, remove_if_exists, replace};
 use crate::os::command::ProgramError;
-use crate::os::list_file::ListError;
-use crate::registry::{Registry, RegistryError};
+use crate::registry::Registry;
 
 mod candidate;
 mod certificates;
+mod error;
 pub mod lock;
 mod options;
 pub mod outcome;
@@ -28,7 +28,8 @@ mod timings;
 
 pub use candidate::{Candidate, known};
 use certificates::Given;
-use lock::{Lock, LockError};
+pub use error::PublishError;
+use lock::Lock;
 pub use options::PublishOptions;
 pub use outcome::{Applied, Outcome};
 use stats::{Stats, stats_path};
@@ -37,42 +38,6 @@ use timings::Timings;
 
 /// Permissions of the configuration file: everyone in the container may read it.
 const MODE: u32 = 0o644;
-
-/// Why publishing failed; file and process stay as they were.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// The lock could not be taken.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The registry cannot be read or changed.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The template cannot be rendered.
-    #[error(transparent)]
-    Render(#[from] RenderError),
-    /// The file of routes, or that of users, cannot be used.
-    #[error(transparent)]
-    List(#[from] ListError),
-    /// HAProxy does not answer, or rejects the configuration.
-    #[error(transparent)]
-    Haproxy(#[from] HaproxyError),
-    /// The configuration file cannot be read.
-    #[error("read {path}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The configuration file, or the record of what runs, cannot be written.
-    #[error("write {path}", path = path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-}
 
 /// Reads the registry, changes it, renders it, replaces the file if it changes, and makes the running HAProxy equal to it.
 /// `change` may ask the observed HAProxy whom it reaches. Nodes that would make HAProxy reject the configuration are excluded,

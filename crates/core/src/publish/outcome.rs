@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::candidate::Candidate;
 use crate::config::Config;
-use crate::haproxy::plan::{Action, Command};
+use crate::haproxy::command::{Action, Command};
 use crate::node::NodeName;
 use crate::service::Conflict;
 

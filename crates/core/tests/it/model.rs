@@ -9,9 +9,10 @@ use std::mem;
 use std::net::IpAddr;
 
 use lb_core::config::{Config, ServerKey, ServerLine};
+use lb_core::haproxy::command::Action;
 use lb_core::haproxy::last_applied::LastApplied;
 use lb_core::haproxy::parse_servers;
-use lb_core::haproxy::plan::{Action, Plan, plan};
+use lb_core::haproxy::plan::{Plan, plan};
 
 /// Whether HAProxy takes this value of an option that makes no difference here beside being there; `None` for another
 /// option.
