@@ -152,7 +152,7 @@ fn two_hundred_nodes_can_be_filtered_and_of_a_thousand_the_groups_are_shown() {
     const ROWS: &str = "tbody tr:not([hidden]) .name";
     let (_world, _live, mut page) = open_beside(200);
     eventually("200 rows", 40, || same(&count(&mut page, ROWS), &200));
-    let _ = page.evaluate("find.value = 's17'; find.dispatchEvent(new Event('input'))");
+    let _ = page.evaluate("id('find').value = 's17'; id('find').dispatchEvent(new Event('input'))");
     // s17 and s170 to s179.
     eventually("11 rows", 10, || same(&count(&mut page, ROWS), &11));
     assert_eq!(count(&mut page, "#many:not([hidden])"), 0);
