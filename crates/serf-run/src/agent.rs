@@ -17,6 +17,9 @@ pub(crate) const FILE: &str = "agent.json";
 pub(crate) struct Agent {
     pub node_name: String,
     pub bind: String,
+    /// The address that it announces; without it, that of the default route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     pub rpc_addr: String,
     /// Password for its commands.
     pub rpc_auth: String,
@@ -56,7 +59,12 @@ impl Configured {
 
     /// Whether the agent chooses at its start which of this host's addresses it announces.
     pub(crate) fn chooses_address(&self) -> bool {
-        let address = self.bind.parse::<SocketAddr>().map(|bind| bind.ip()).or_else(|_| self.bind.parse::<IpAddr>());
-        address.is_ok_and(|address| address.is_unspecified())
+        is_unspecified(&self.bind)
     }
+}
+
+/// Whether an address to bind to stands for all of this host's.
+pub(crate) fn is_unspecified(bind: &str) -> bool {
+    let address = bind.parse::<SocketAddr>().map(|bind| bind.ip()).or_else(|_| bind.parse::<IpAddr>());
+    address.is_ok_and(|address| address.is_unspecified())
 }

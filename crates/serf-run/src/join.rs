@@ -20,7 +20,7 @@ use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool, deadline};
 
 use crate::agent::Configured;
-use crate::{Join, SerfRun, name};
+use crate::{Join, SerfRun, advertise, name};
 
 /// Pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -36,6 +36,8 @@ const ALONE_ROUNDS: u32 = 10;
 /// Time for the others to hear that a member which has joined them is alive. If they have declared it failed, they keep its
 /// name and ignore its leave.
 const GOSSIP_TIME: Duration = Duration::from_secs(1);
+/// Minimum time between two restarts because others do not reach the agent.
+const RESTART_PAUSE: Duration = Duration::from_secs(60);
 /// Role of the members that others have to find: they may have no name to find the others by.
 const BALANCER: &str = "balancer";
 
@@ -82,13 +84,13 @@ fn join_by(name: &str, ends: &Sender<bool>) {
 
 /// Errors are logged when they are new, and the round is retried.
 fn forever(join: &Join, reporter: &Reporter) -> Result<Exit> {
-    let seekers = join.join.split_whitespace().map(start_seeker).collect::<io::Result<Vec<_>>>().context("start a thread")?;
+    let seekers = join.join.split_whitespace().map(Seeker::start).collect::<io::Result<Vec<_>>>().context("start a thread")?;
     let mut name = name::Check::default();
-    let mut alone = 0;
+    let (mut alone, mut restarts) = (0, Restarts::default());
     let deadline = deadline(SerfRun::NAME, &join.run_options, PAUSE);
     loop {
         deadline.reset();
-        let trouble = look(join, &seekers, &mut name, &mut alone, reporter).err();
+        let trouble = look(join, &seekers, &mut name, &mut alone, &mut restarts, reporter).err();
         reporter.log_new("join", trouble.map(|error| format!("join: {error:#}")).into_iter().collect());
         thread::sleep(PAUSE);
     }
@@ -96,9 +98,10 @@ fn forever(join: &Join, reporter: &Reporter) -> Result<Exit> {
 
 fn look(
     join: &Join,
-    seekers: &[SyncSender<Arc<Observation>>],
+    seekers: &[Seeker],
     name: &mut name::Check,
     alone: &mut u32,
+    restarts: &mut Restarts,
     reporter: &Reporter,
 ) -> Result<()> {
     // While there is no agent, serf-run or the agent's own log says why.
@@ -108,23 +111,45 @@ fn look(
     let Some(own) = members.iter().find(|member| member.name == agent.node_name) else { return Ok(()) };
     let Ok(announced) = own.address.parse::<IpAddr>() else { return Ok(()) };
 
-    let moved = agent.chooses_address() && has_moved(announced, &here);
+    let moved = agent.chooses_address() && join.advertise.is_none() && has_moved(announced, &here);
+    let named = seekers.iter().flat_map(Seeker::found).collect();
+    let may_choose = agent.chooses_address() && join.advertise.is_none() && join.interface.is_none();
+    let is_wrong = may_choose && !moved && advertise::is_wrong(announced, &here, &named) && restarts.may_begin();
     let look = Arc::new(Observation::new(&members, own, &here));
     for seeker in seekers {
         // A seeker that is still waiting for its name server or for a member gets the next observation.
-        let _ = seeker.try_send(Arc::clone(&look));
+        let _ = seeker.looks.try_send(Arc::clone(&look));
     }
     if moved {
         reporter.log(format_args!("join: {} is no longer at {announced}: restarting the agent", own.name));
         let _ = agent::join(&others(&members, own));
         thread::sleep(GOSSIP_TIME);
     }
-    if moved || name.is_refused(&join.dir, &own.name, announced, reporter)? {
+    if is_wrong {
+        reporter.log(format_args!("join: others do not reach {} at {announced}: restarting the agent", own.name));
+    }
+    if moved || is_wrong || name.is_refused(&join.dir, &own.name, announced, reporter)? {
         // The agent exits, and its supervisor restarts it. The next round shows whether it did.
         let _ = agent::leave();
     }
     count_alone(members.len(), alone, &join.join, reporter);
     Ok(())
+}
+
+/// When the agent was restarted because others do not reach it. If that does not help, it must not go on all the time: the member
+/// would leave and come back.
+#[derive(Debug, Default)]
+struct Restarts(Option<Instant>);
+
+impl Restarts {
+    /// Whether it may be restarted now.
+    fn may_begin(&mut self) -> bool {
+        let may = self.0.is_none_or(|last| last.elapsed() > RESTART_PAUSE);
+        if may {
+            self.0 = Some(Instant::now());
+        }
+        may
+    }
 }
 
 /// Logs once that there is no other member, unless there has been one.
@@ -208,19 +233,33 @@ fn pick(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-/// Starts a thread that looks up one name for each observation it gets, and makes the agent join the addresses. A name server
-/// or member that does not answer delays no other name.
-fn start_seeker(name: &str) -> io::Result<SyncSender<Arc<Observation>>> {
-    let (sender, looks) = sync_channel(1);
-    let name = name.to_owned();
-    thread::Builder::new().spawn(move || seek(&name, &looks))?;
-    Ok(sender)
+/// A thread that looks up one name for each observation it gets, and makes the agent join the addresses. A name server or member
+/// that does not answer delays no other name.
+struct Seeker {
+    looks: SyncSender<Arc<Observation>>,
+    /// The addresses that the name had last.
+    found: Arc<Mutex<BTreeSet<IpAddr>>>,
 }
 
-fn seek(name: &str, looks: &Receiver<Arc<Observation>>) {
+impl Seeker {
+    fn start(name: &str) -> io::Result<Self> {
+        let (sender, looks) = sync_channel(1);
+        let seeker = Self { looks: sender, found: Arc::default() };
+        let (name, found) = (name.to_owned(), Arc::clone(&seeker.found));
+        thread::Builder::new().spawn(move || seek(&name, &looks, &found))?;
+        Ok(seeker)
+    }
+
+    fn found(&self) -> BTreeSet<IpAddr> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn seek(name: &str, looks: &Receiver<Arc<Observation>>, found: &Mutex<BTreeSet<IpAddr>>) {
     let mut settled = BTreeSet::new();
     for look in looks {
         let Some(addresses) = lookup(name) else { continue };
+        found.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&addresses);
         settled.retain(|address| addresses.contains(address));
         let wanted = look.take(&addresses, &settled);
         if !wanted.is_empty() && agent::join(&wanted).is_ok() {
@@ -230,7 +269,7 @@ fn seek(name: &str, looks: &Receiver<Arc<Observation>>) {
 }
 
 /// The addresses of a name, if it has any.
-fn lookup(name: &str) -> Option<BTreeSet<IpAddr>> {
+pub(crate) fn lookup(name: &str) -> Option<BTreeSet<IpAddr>> {
     // The port is not used.
     let found = (name, 0).to_socket_addrs().ok()?;
     Some(found.map(|address| address.ip().to_canonical()).collect())

@@ -16,11 +16,13 @@ use lb_core::tool::RunOptions;
 use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool, after_help};
 
+mod advertise;
 mod agent;
 mod join;
 mod name;
 mod ready;
 
+use advertise::Advertise;
 use agent::{Agent, FILE};
 use ready::Ready;
 
@@ -77,6 +79,13 @@ pub struct SerfRun {
     /// Address and port of the gossip
     #[arg(long, env = "SERF_BIND", value_name = "ADDRESS", default_value = "0.0.0.0:7946")]
     bind: String,
+    /// Address to announce to the other members, for a host that they reach by another one than its own
+    #[arg(long, env = "SERF_ADVERTISE", value_name = "ADDRESS")]
+    advertise: Option<Advertise>,
+    /// Network interface whose address to announce; by default, of several addresses, the one that the names lead to, or that
+    /// is on the way to another member
+    #[arg(long, env = "SERF_INTERFACE", value_name = "NAME", conflicts_with = "advertise")]
+    interface: Option<String>,
     /// Address and port on which the agent takes commands, with the password in DIR/rpc-auth
     #[arg(long, env = "SERF_RPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:7373")]
     rpc: String,
@@ -117,6 +126,12 @@ struct Join {
     /// Directory of the agent that serf-run has started
     #[arg(long, env = "SERF_DIR", value_name = "DIR", default_value = "/run/serf")]
     dir: PathBuf,
+    /// Address that the agent announces, if it is not one of this host's that it may choose
+    #[arg(long, env = "SERF_ADVERTISE", value_name = "ADDRESS", hide = true)]
+    advertise: Option<Advertise>,
+    /// Network interface whose address the agent announces
+    #[arg(long, env = "SERF_INTERFACE", value_name = "NAME", hide = true)]
+    interface: Option<String>,
     /// Only join once, and end as soon as another member has answered or the names lead to no other host; fail after TIME
     #[arg(long, value_name = "TIME")]
     once: Option<humantime::Duration>,
@@ -193,8 +208,10 @@ pub fn run(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
 /// Becomes the agent.
 fn start(tool: &SerfRun, reporter: &Reporter) -> Result<Exit> {
     let password = password()?;
-    let configuration = serde_json::to_vec_pretty(&tool.agent(&password)?).context("write the agent's configuration")?;
+    let mut agent = tool.agent(&password)?;
     tool.ready.wait(tool.ready_timeout.into(), reporter);
+    agent.advertise = tool.advertise()?;
+    let configuration = serde_json::to_vec_pretty(&agent).context("write the agent's configuration")?;
     fs::create_dir_all(&tool.dir).with_context(|| format!("make {}", tool.dir.display()))?;
     name::forget(&tool.dir).with_context(|| format!("write in {}", tool.dir.display()))?;
     let path = tool.dir.join(FILE);
@@ -217,6 +234,7 @@ impl SerfRun {
         Ok(Agent {
             node_name: self.member_name()?,
             bind: self.bind.clone(),
+            advertise: None,
             rpc_addr: self.rpc.clone(),
             rpc_auth: password.to_owned(),
             profile: self.profile.clone(),
@@ -229,6 +247,16 @@ impl SerfRun {
             snapshot_path: self.dir.join("snapshot"),
             encrypt_key: self.encrypt_key()?,
         })
+    }
+
+    /// The address to announce, if it is not left to Serf.
+    fn advertise(&self) -> Result<Option<String>> {
+        match (&self.advertise, &self.interface) {
+            (Some(address), _) => Ok(Some(address.as_str().to_owned())),
+            (None, Some(interface)) => Ok(Some(Advertise::of_interface(interface)?.as_str().to_owned())),
+            (None, None) if !agent::is_unspecified(&self.bind) => Ok(None),
+            (None, None) => Ok(advertise::choose_now(&self.join)?.map(|address| address.to_string())),
+        }
     }
 
     /// The key of the gossip, which no message may show.

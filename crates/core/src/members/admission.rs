@@ -123,6 +123,15 @@ pub fn addresses() -> Result<Vec<IpAddr>, NetworksError> {
     Ok(up.filter_map(|found| ip(found.address)).filter(|address| Kind::of(*address) == Kind::Other).collect())
 }
 
+/// The first of them that an interface has.
+///
+/// # Errors
+/// [`NetworksError::Interfaces`].
+pub fn address_of(interface: &str) -> Result<Option<IpAddr>, NetworksError> {
+    let mut found = getifaddrs()?.filter(|found| found.interface_name == interface);
+    Ok(found.find_map(|found| ip(found.address).filter(|address| Kind::of(*address) == Kind::Other)))
+}
+
 fn ip(address: Option<SockaddrStorage>) -> Option<IpAddr> {
     let v4 = || address?.as_sockaddr_in().map(|v4| v4.ip().into());
     v4().or_else(|| address?.as_sockaddr_in6().map(|v6| v6.ip().into()))
