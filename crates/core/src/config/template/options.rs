@@ -22,7 +22,7 @@ pub struct RenderOptions {
     /// do not count
     #[arg(long, env = "ROUTES", value_name = "FILE")]
     pub routes_file: Option<PathBuf>,
-    /// File of those who may see the statistics and the live page, one '<user>:<hash>' a line; without it, everybody may
+    /// File of those who may see the statistics and the live page, one USER:HASH a line; without it, everybody may
     #[arg(long, env = "STATS_AUTH_FILE", value_name = "FILE")]
     pub stats_auth_file: Option<PathBuf>,
     /// Port of a node that has no tag `port`
