@@ -74,3 +74,32 @@ fn by_default_nodes_are_on_the_networks_of_the_balancer_and_others_must_be_named
     });
     assert_eq!(balancer.get("/", None).unwrap().status, 503);
 }
+
+/// As in a task of Docker Swarm, where the default route leads to another network than the one that all share.
+#[test]
+fn of_two_addresses_a_node_announces_the_one_that_the_balancer_reaches() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer("ha");
+    let node = lab.node("s1");
+    node.stop();
+    // Docker's default route is that of the first network by name.
+    let other = format!("e2e-0{}", lab.network());
+    let _ = docker(&["network", "create", &other]);
+    let _ = docker(&["network", "connect", &other, &node.name]);
+    node.start();
+    let of = |network: &str| node.inspect(&format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}"));
+    let route = node.exec(&["cat", "/proc/net/route"]);
+    let gateway = docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &other]);
+    let little_endian = gateway.split('.').rev().map(|byte| format!("{:02X}", byte.parse::<u8>().unwrap())).collect::<String>();
+    assert!(route.contains(&little_endian), "the default route does not lead to {other}: {route}");
+    let line = format!("{} {}", node.member(), of(lab.network()));
+    eventually("it is used at the right address", 30, || {
+        let servers = balancer.process()?;
+        if servers.contains(&line) { Ok(()) } else { Err(format!("{line}: {servers:?}")) }
+    });
+    eventually("it answers", 20, || if balancer.get("/", None)?.status == 200 { Ok(()) } else { Err(balancer.logs()) });
+    let log = node.logs();
+    assert!(!log.contains("do not reach"), "it was restarted: {log}");
+    drop(node);
+    let _ = docker(&["network", "rm", &other]);
+}
