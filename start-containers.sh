@@ -5,9 +5,10 @@
 # match are kept, and nodes beyond N are stopped, including those added by hand.
 # If ha does not match, everything is removed and started again.
 #
-# Usage: ./start-containers.sh [--no-key] [--tls] [N]    start N nodes, 1 to 50; default 2
-#        ./start-containers.sh down                      stop and remove the containers
-#                                                        and the network of the lab
+# Usage: ./start-containers.sh [--no-key] [--tls] [N]
+#            start N nodes, 1 to 50; default 2
+#        ./start-containers.sh down
+#            stop and remove the containers and the network of the lab
 #
 # For more than 20 nodes, raises the kernel's limit of neighbour entries if it is
 # too low (net.ipv4.neigh.default.gc_thresh1 to 3).

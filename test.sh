@@ -2,7 +2,8 @@
 # Runs the tests. Installs what they need, uses its own names, networks and
 # ports, and removes what it started.
 #
-# Usage: ./test.sh [PART...]    (as root; default: all parts except bare)
+# Usage: ./test.sh [PART...]    (as root; default: all parts except the
+#        last two)
 #
 # lint          formatting, lints and the documentation's links, with the oldest
 #               Rust that is supported
@@ -12,6 +13,8 @@
 # churn         no request is lost while everything changes
 # bare          both commands of the README on bare Debian 12 and 13 machines,
 #               in systemd-nspawn; takes an hour
+# machines      stack.yaml on three machines, each a Docker engine in a network of
+#               its own; takes a quarter of an hour
 #
 # RUST_TEST_THREADS=N    so many tests at once: twice as many as cores unless set,
 #                        because most of them wait most of the time
@@ -74,6 +77,8 @@ churn() { ./bench/churn; } # builds the images
 
 bare() { counted crates/e2e/bare; }
 
+machines() { counted crates/e2e/machines; } # builds the images
+
 # Removes what failed or interrupted tests left behind, and prints the counts.
 finish() {
     code=$?
@@ -95,7 +100,7 @@ case ${1:-} in -h | --help) help ;; esac
 [ $# -gt 0 ] || set -- lint unit fuzz containers churn
 for part in "$@"; do
     case $part in
-        lint | unit | fuzz | containers | churn | bare) ;;
+        lint | unit | fuzz | containers | churn | bare | machines) ;;
         *) die "unknown part '$part', see --help" ;;
     esac
 done
