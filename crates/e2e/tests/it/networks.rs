@@ -90,8 +90,8 @@ fn of_two_addresses_a_node_announces_the_one_that_the_balancer_reaches() {
     let of = |network: &str| node.inspect(&format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}"));
     let route = node.exec(&["cat", "/proc/net/route"]);
     let gateway = docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &other]);
-    let little_endian = gateway.split('.').rev().map(|byte| format!("{:02X}", byte.parse::<u8>().unwrap())).collect::<String>();
-    assert!(route.contains(&little_endian), "the default route does not lead to {other}: {route}");
+    let little_endian: Vec<_> = gateway.split('.').rev().map(|byte| format!("{:02X}", byte.parse::<u8>().unwrap())).collect();
+    assert!(route.contains(&little_endian.concat()), "the default route does not lead to {other}: {route}");
     let line = format!("{} {}", node.member(), of(lab.network()));
     eventually("it is used at the right address", 30, || {
         let servers = balancer.process()?;
