@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lb_core::certificates::{Pem, acme_directory};
 use lb_core::os::atomic_file::replace;
@@ -153,7 +153,8 @@ impl Rounds<'_> {
                 .with_context(|| format!("create {}: chown 10001 {}", state.display(), self.tool.certs_dir.display()))?;
             // Several balancers may share the directory.
             let _lock = match Lock::take(&state.join("thumbprint")) {
-                Err(LockError::Held { .. }) => return Ok(()),
+                Err(LockError::Held { .. }) if self.tool.follow => return Ok(()),
+                Err(LockError::Held { .. }) => bail!("another renew-certs is asking: try again in a minute"),
                 lock => lock?,
             };
             if self.fresh(host).is_none() {
