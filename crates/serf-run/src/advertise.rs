@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
-use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ impl FromStr for Advertise {
 /// and `named` those that the names of the cluster lead to, this host's own among them or not.
 pub(crate) fn choose(here: &[IpAddr], named: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     let reached = reached(here, named);
-    source_towards(NOBODY).filter(|address| reached.contains(address)).or_else(|| reached.first().copied())
+    source_towards(NOBODY).filter(|address| reached.contains(address)).or_else(|| reached.iter().copied().min())
 }
 
 /// The same for this host and these names now. A name server that does not answer is not waited for: the service `join` looks
@@ -61,16 +61,19 @@ pub(crate) fn choose_now(names: &str) -> Result<Option<IpAddr>> {
     if here.len() < 2 {
         return Ok(None);
     }
-    let (sender, answers) = channel();
-    for name in names.split_whitespace() {
-        let (name, sender) = (name.to_owned(), sender.clone());
-        thread::Builder::new().spawn(move || sender.send(lookup(&name).unwrap_or_default())).context("start a thread")?;
+    let (named, names) = (Arc::new(Mutex::new(BTreeSet::new())), names.to_owned());
+    let found = Arc::clone(&named);
+    let looking = thread::Builder::new().spawn(move || {
+        for name in names.split_whitespace() {
+            let addresses = lookup(name).unwrap_or_default();
+            found.lock().unwrap_or_else(PoisonError::into_inner).extend(addresses);
+        }
+    });
+    let (looking, deadline) = (looking.context("start a thread")?, Instant::now() + LOOKUP_TIMEOUT);
+    while !looking.is_finished() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
     }
-    drop(sender);
-    let (deadline, mut named) = (Instant::now() + LOOKUP_TIMEOUT, BTreeSet::new());
-    while let Ok(found) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        named.extend(found);
-    }
+    let named = named.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(choose(&here, &named))
 }
 
@@ -82,11 +85,11 @@ pub(crate) fn is_wrong(announced: IpAddr, here: &[IpAddr], named: &BTreeSet<IpAd
 
 /// The addresses by which others reach this host, as far as there is a choice: those that the names lead to, or else those from
 /// which packets to other members leave.
-fn reached(here: &[IpAddr], named: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+fn reached(here: &[IpAddr], named: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
     if here.len() < 2 {
-        return BTreeSet::new();
+        return Vec::new();
     }
-    let own: BTreeSet<IpAddr> = here.iter().copied().filter(|address| named.contains(address)).collect();
+    let own: Vec<IpAddr> = here.iter().copied().filter(|address| named.contains(address)).collect();
     if !own.is_empty() {
         return own;
     }
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn otherwise_it_is_the_one_on_the_way_to_another_member() {
         let here = [ip("127.0.0.1"), ip("192.0.2.77")];
-        assert_eq!(reached(&here, &ips(&["127.0.0.9"])), ips(&["127.0.0.1"]));
+        assert_eq!(reached(&here, &ips(&["127.0.0.9"])), [ip("127.0.0.1")]);
         assert!(is_wrong(ip("192.0.2.77"), &here, &ips(&["127.0.0.9"])));
     }
 

@@ -37,10 +37,13 @@ pub enum ListError {
 ///
 /// # Errors
 /// [`ListError`] if the file cannot be read, or a line is not an entry.
-pub fn load<T>(what: &'static str, path: &Path, parse: impl FnOnce(&str) -> Result<T, (usize, String)>) -> Result<T, ListError> {
+pub fn load<T>(what: &'static str, path: &Path, parse: fn(&str) -> Result<T, (usize, String)>) -> Result<T, ListError> {
+    parse(&read(what, path)?).map_err(|(line, reason)| ListError::Line { what, path: path.to_owned(), line, reason })
+}
+
+fn read(what: &'static str, path: &Path) -> Result<String, ListError> {
     let text = check_file(path).and_then(|()| read_text(path));
-    let text = text.map_err(|source| ListError::Read { what, path: path.to_owned(), source })?;
-    parse(&text).map_err(|(line, reason)| ListError::Line { what, path: path.to_owned(), line, reason })
+    text.map_err(|source| ListError::Read { what, path: path.to_owned(), source })
 }
 
 /// The lines that are neither blank nor comments, which begin with `#`, with their numbers.

@@ -20,7 +20,7 @@ fn the_users_of_the_file_are_in_the_configuration() {
     world.command(env!("CARGO_BIN_EXE_render-cfg")).env("STATS_AUTH_FILE", world.path("users")).assert().success();
     world.assert_valid();
     let text = world.text();
-    assert!(text.ends_with(&format!("\nuserlist stats\n    user anna password {HASH}\n    user me password {HASH}\n")), "{text}");
+    assert!(text.ends_with(&format!("\nuserlist stats\n    user me password {HASH}\n    user anna password {HASH}\n")), "{text}");
     assert!(text.contains("    http-request auth realm statistics unless { http_auth(stats) }\n"), "{text}");
 }
 

@@ -1,7 +1,5 @@
 //! The file of those who may see the statistics.
 
-use std::collections::BTreeMap;
-
 use crate::os::escape::Quoted;
 use crate::os::list_file::entries;
 
@@ -14,7 +12,7 @@ const MAX_NAME: usize = 64;
 /// # Errors
 /// The number of the first line that is not a user, and the reason, which does not repeat the hash.
 pub(super) fn parse(text: &str) -> Result<String, (usize, String)> {
-    let mut users = BTreeMap::new();
+    let mut lines = String::new();
     for (number, line) in entries(text) {
         let failed = |reason: String| (number, reason);
         let (name, hash) = line.split_once(':').ok_or_else(|| failed("it is not '<user>:<hash>'".to_owned()))?;
@@ -25,15 +23,17 @@ pub(super) fn parse(text: &str) -> Result<String, (usize, String)> {
         if !is_hash(hash) {
             return Err(failed(format!("user {name}: the password is not a hash as 'openssl passwd -6' prints it")));
         }
-        if users.insert(name, hash).is_some() {
+        let user = format!("    user {name} password ");
+        if lines.contains(&user) {
             return Err(failed(format!("user {name} is given twice")));
         }
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.push_str(&user);
+        lines.push_str(hash);
     }
-    if users.is_empty() {
-        return Err((1, "there is no user: nobody could see the statistics".to_owned()));
-    }
-    let lines: Vec<String> = users.iter().map(|(name, hash)| format!("    user {name} password {hash}")).collect();
-    Ok(lines.join("\n"))
+    if lines.is_empty() { Err((1, "there is no user: nobody could see the statistics".to_owned())) } else { Ok(lines) }
 }
 
 /// Whether it is `$5$` or `$6$`, salt and hash. It becomes a word in the configuration.
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_file_becomes_the_lines_of_a_userlist() {
         let text = format!("# who\n\n me@x.example:{HASH} \nanna:{HASH}\r\n");
-        let lines = format!("    user anna password {HASH}\n    user me@x.example password {HASH}");
+        let lines = format!("    user me@x.example password {HASH}\n    user anna password {HASH}");
         assert_eq!(parse(&text), Ok(lines));
     }
 
