@@ -84,7 +84,7 @@ finish() {
     code=$?
     docker ps --all --quiet --filter name=^/e2e | xargs -r docker rm --force --volumes >/dev/null
     docker network ls --quiet --filter name=^e2e | xargs -r docker network rm >/dev/null ||
-        say "the engine does not remove these networks of tests: restart it" # it may hold endpoints of containers that are gone
+        say "Docker cannot remove these networks of the tests: restart its engine" # it may hold endpoints of containers that are gone
     awk -v code="$code" '
         /^test result:/ { passed += $4; failed += $6 }
         /^# pass / { passed += $3 }

@@ -24,7 +24,7 @@ pub(crate) fn wanted(domains: Option<&str>, routes: Option<&Path>) -> (BTreeSet<
     }
     hosts.retain(|host: &Host| {
         if host.is_wildcard() {
-            problems.insert(format!("no certificate for {host}: one for *. takes DNS-01, which this tool does not do"));
+            problems.insert(format!("no certificate for {host}: wildcards need DNS-01, which is not supported"));
         }
         !host.is_wildcard()
     });
@@ -46,7 +46,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let routes = folder.path().join("routes");
         fs::write(&routes, "shop.example/api api\nshop.example shop\n*.b.example blog\n/ shop\na.example blog\n").unwrap();
-        let wildcard = "no certificate for *.b.example: one for *. takes DNS-01, which this tool does not do".to_owned();
+        let wildcard = "no certificate for *.b.example: wildcards need DNS-01, which is not supported".to_owned();
         let of_routes = (vec!["a.example".to_owned(), "shop.example".to_owned()], vec![wildcard]);
         assert_eq!(texts(wanted(None, Some(&routes))), of_routes);
         assert_eq!(texts(wanted(Some("c.example, D.example\nc.example"), Some(&routes))).0, ["c.example", "d.example"]);
@@ -56,7 +56,7 @@ mod tests {
     fn what_cannot_be_used_is_named_and_the_rest_goes_on() {
         let (hosts, problems) = texts(wanted(Some("shop.example:443 bücher.example good.example *.x.example"), None));
         assert_eq!(hosts, ["good.example"]);
-        for reason in ["a port", "in its ASCII form", "takes DNS-01"] {
+        for reason in ["a port", "in its ASCII form", "need DNS-01"] {
             assert!(problems.iter().any(|problem| problem.contains(reason)), "{problems:?}");
         }
         assert!(texts(wanted(None, None)).1[0].starts_with("no hosts: set ACME_DOMAINS"));

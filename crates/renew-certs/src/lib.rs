@@ -38,7 +38,7 @@ const EXAMPLES: &str = "  renew-certs --email me@shop.example --domains shop.exa
 #[derive(Debug, Parser)]
 #[command(name = "renew-certs", version, after_help = after_help(EXAMPLES))]
 pub struct RenewCerts {
-    /// E-mail address for the account; who gives it agrees to the authority's terms of service
+    /// E-mail address of the account; by giving one, you agree to the authority's terms of service
     #[arg(long, env = "ACME_EMAIL", value_name = "ADDRESS")]
     email: Email,
     /// Directory URL of the certificate authority; Let's Encrypt's by default

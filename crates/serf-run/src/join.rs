@@ -126,7 +126,7 @@ fn look(
         thread::sleep(GOSSIP_TIME);
     }
     if is_wrong {
-        reporter.log(format_args!("join: others do not reach {} at {announced}: restarting the agent", own.name));
+        reporter.log(format_args!("join: other members cannot reach {} at {announced}: restarting the agent", own.name));
     }
     if moved || is_wrong || name.is_refused(&join.dir, &own.name, announced, reporter)? {
         // The agent exits, and its supervisor restarts it. The next round shows whether it did.

@@ -71,7 +71,7 @@ pub struct ShowNodes {
     /// Show which service answers where, and which claims are void
     #[arg(long, conflicts_with_all = ["metrics", "name"])]
     routes: bool,
-    /// Show members that have failed, too, with a row each instead of one line
+    /// Give each failed member a row, instead of one line for all
     #[arg(long, conflicts_with_all = ["metrics", "name", "routes"])]
     all: bool,
     /// Show all columns, instead of those that fit the terminal, or 80 characters

@@ -74,7 +74,7 @@ fn only_hosts_that_an_operator_names_get_certificates() {
         said
     };
     let missing = |host: &str| format!("renew-certs: no new certificate for {host}: uacme is not installed\n");
-    let wildcard = "renew-certs: no certificate for *.shop.example: one for *. takes DNS-01, which this tool does not do\n";
+    let wildcard = "renew-certs: no certificate for *.shop.example: wildcards need DNS-01, which is not supported\n";
     assert_eq!(tried(""), wildcard.to_owned() + &missing("shop.example"));
     assert_eq!(tried("blog.example"), missing("blog.example"));
 }

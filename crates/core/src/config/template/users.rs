@@ -7,7 +7,8 @@ use crate::os::list_file::entries;
 const MAX_NAME: usize = 64;
 
 /// Turns a file with one `<user>:<hash>` a line into the lines of a `userlist` (HAProxy 3.0 configuration manual, section 3.4).
-/// Hashes are those of SHA-256 and SHA-512 in crypt(5): others take HAProxy, which answers nobody else meanwhile, far longer.
+/// Only SHA-256 and SHA-512 hashes (crypt(5)) are accepted: HAProxy checks a password in the thread that serves requests, and
+/// slower hashes would block it.
 ///
 /// # Errors
 /// The number of the first line that is not a user, and the reason, which does not repeat the hash.
