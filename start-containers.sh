@@ -335,7 +335,7 @@ start() {
     next=${prefix}s$((nodes + 1))
     cat <<TEXT
 ==> Nodes that answer: $nodes. Open:
-      http://$(where 80)/         JSON from one of the nodes
+      http://$(where 80)/        JSON from one of the nodes
       http://$(where 1936)/live  the nodes live, in the four states
       http://$(where 1936)/      HAProxy's statistics; $(where 9999) takes commands such as 'show stat'$(where_https)
     Try next:

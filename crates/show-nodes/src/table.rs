@@ -15,7 +15,7 @@ pub struct Style {
     width: Option<usize>,
 }
 
-/// The width of a terminal that does not tell it, such as Docker's, which has none in its first moments; and of what is none.
+/// Width if there is no terminal, or one that does not tell its size: Docker's has none in its first moments.
 const WIDTH: usize = 80;
 
 impl Style {
