@@ -17,7 +17,7 @@ umask 022
 have cargo || die "cargo not found: ./provision.sh installs it"
 
 cargo_deb=3.6.4 # the newest that Rust 1.85 compiles, whatever later versions claim
-[ "$(target/cargo-deb/bin/cargo-deb --version 2>/dev/null)" = "$cargo_deb" ] || {
+[ "$(target/cargo-deb/bin/cargo-deb --version 2>/dev/null)" = "cargo-deb $cargo_deb" ] || {
     say "installing cargo-deb $cargo_deb into target/cargo-deb"
     cargo install --locked --root target/cargo-deb "cargo-deb@$cargo_deb" || die "cargo-deb $cargo_deb cannot be installed"
 }
@@ -28,8 +28,7 @@ work=target/deb
 say "compiling the tools"
 for packages in '' '-p deploy-nodes -p scale-nodes'; do
     # shellcheck disable=SC2086 # a list of options
-    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr' \
-        cargo build --release --locked --target "$triple" --target-dir target $packages || die "the tools do not compile"
+    RUSTFLAGS=$static cargo build --release --locked --target "$triple" --target-dir target $packages || die "the tools do not compile"
 done
 rm -rf "$work"
 "target/$triple/release/manual" "$work/manual" || die "cannot generate the man pages"

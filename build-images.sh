@@ -33,7 +33,7 @@ work=target/images
 compile_tools() {
     triple=$arch-unknown-linux-gnu
     say "compiling the tools"
-    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr' CARGO_TERM_PROGRESS_WHEN=never \
+    RUSTFLAGS=$static CARGO_TERM_PROGRESS_WHEN=never \
         logged "$work/cargo.log" cargo build --release --locked --target "$triple" --target-dir target
     for main in crates/*/src/main.rs; do
         tool=${main#crates/}

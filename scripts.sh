@@ -6,6 +6,10 @@ set -eu
 PATH=${HOME:-/root}/.cargo/bin:$PATH:/usr/sbin:/sbin
 export PATH
 
+# How rustc makes the tools: static, and small. Not every linker that rustc may choose keeps what the linker script has to keep.
+# shellcheck disable=SC2034 # for build-images.sh and build-deb.sh
+static='-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-fuse-ld=bfd -C link-arg=-Wl,-T,crates/no-unwind-tables.ld'
+
 say() { echo "==> $*"; }
 die() {
     echo "${0##*/}: $*" >&2

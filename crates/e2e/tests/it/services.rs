@@ -189,6 +189,10 @@ fn the_tools_together_have_at_most_ten_megabytes() {
         let linked = node.try_exec(&["sh", "-c", &format!("grep -ac /lib64/ld-linux /usr/local/bin/{tool}")], "");
         assert_eq!(text(&linked.stdout).trim(), "0", "{tool} is not static");
     }
+    // They have no tables for unwinding, which must not break the errors of somebody who asks for backtraces.
+    let failed = node.try_exec(&["env", "RUST_BACKTRACE=1", "reload-ha"], "");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(text(&failed.stderr).starts_with("reload-ha: read "), "{failed:?}");
 }
 
 #[test]
