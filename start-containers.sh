@@ -207,7 +207,7 @@ run() {
     # In its own session: on Ctrl-C halfway through, Docker could create the container after the cleanup.
     # shellcheck disable=SC2086 # a list of options
     error=$(setsid --wait docker run --detach --name "$name" --hostname "$name" --label "$how_label=$how" --network "$network" \
-        $container_options "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
+        --restart unless-stopped $container_options "$@" "softengheigvd/$image" 2>&1 >/dev/null) || die "$name does not start: $(echo "$error" | head -n 1)"
 }
 
 publish() { echo "${BIND:+$BIND:}$1:$2"; }

@@ -121,6 +121,10 @@ impl<'a> Rollout<'a> {
                 return Err(End::Broken(anyhow!("interrupted")));
             }
         }
+        let started: Vec<&str> = self.started.iter().map(String::as_str).collect();
+        if let Err(error) = self.tool.lab.restart_at_boot(&started) {
+            self.reporter.log(format_args!("will not come back after a reboot: {error:#}"));
+        }
         let (_, new) = self.names();
         self.reporter.log(format_args!("done: {} run {}", new.join(" "), self.tool.lab.image));
         Ok(())

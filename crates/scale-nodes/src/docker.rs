@@ -179,6 +179,17 @@ impl Lab {
         Ok(())
     }
 
+    /// Has the engine restart nodes that were not stopped, also after a reboot, as `start-containers.sh` does.
+    ///
+    /// # Errors
+    /// If the engine refuses.
+    pub fn restart_at_boot(&self, ids: &[&str]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        docker(&[&["update", "--restart", "unless-stopped"], ids].concat(), DOCKER_TIMEOUT).map(drop)
+    }
+
     /// Tells a node to get no new sessions, or to get some again.
     ///
     /// # Errors

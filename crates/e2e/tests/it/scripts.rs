@@ -70,6 +70,8 @@ fn one_command_starts_the_lab_and_one_removes_it() {
     assert!(started.status.success(), "{}", out(&started));
     assert_eq!(lab.containers(), ["ha", "s1", "s2", "s3"]);
     let log = docker(&["inspect", "--format", "{{json .HostConfig.LogConfig}}", &format!("{}ha", lab.prefix)]);
+    let restart = docker(&["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", &format!("{}s1", lab.prefix)]);
+    assert_eq!(restart, "unless-stopped", "it comes back after a reboot");
     assert!(log.contains("\"max-size\":\"10m\"") && log.contains("\"max-file\":\"2\""), "docker logs is bounded: {log}");
     let port = docker(&["port", &format!("{}ha", lab.prefix), "80"]);
     assert!(port.starts_with("127.0.0.1:"), "{port}");
