@@ -3,7 +3,7 @@
 # ports, and removes what it started.
 #
 # Usage: ./test.sh [PART...]    (as root; default: all parts except the
-#        last two)
+#        last three)
 #
 # lint          formatting, lints and the documentation's links, with the oldest
 #               Rust that is supported
@@ -15,6 +15,8 @@
 #               in systemd-nspawn; takes an hour
 # machines      stack.yaml on three machines, each a Docker engine in a network of
 #               its own; takes a quarter of an hour
+# hosts         the Debian package on five hosts, in systemd-nspawn, with
+#               keepalived; takes ten minutes
 #
 # RUST_TEST_THREADS=N    so many tests at once: twice as many as cores unless set,
 #                        because most of them wait most of the time
@@ -79,6 +81,8 @@ bare() { counted crates/e2e/bare; }
 
 machines() { counted crates/e2e/machines; } # builds the images
 
+hosts() { counted crates/e2e/hosts; }
+
 # Removes what failed or interrupted tests left behind, and prints the counts.
 finish() {
     code=$?
@@ -100,7 +104,7 @@ case ${1:-} in -h | --help) help ;; esac
 [ $# -gt 0 ] || set -- lint unit fuzz containers churn
 for part in "$@"; do
     case $part in
-        lint | unit | fuzz | containers | churn | bare | machines) ;;
+        lint | unit | fuzz | containers | churn | bare | machines | hosts) ;;
         *) die "unknown part '$part', see --help" ;;
     esac
 done
