@@ -1,6 +1,12 @@
 //! Serf loses and merges events; the balancer must not.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
 use e2e::{Lab, Look, eventually};
+use lb_fixture::Background;
 
 #[test]
 fn a_tag_changed_within_a_second_of_the_join_is_seen() {
@@ -68,4 +74,51 @@ fn handlers_that_are_killed_half_way_do_no_harm() {
     balancer.settles_on(&[&nodes[1], &nodes[2]], 10);
     let hidden = balancer.exec(&["sh", "-c", "ls -A /nodes | grep '^[.]'"]);
     assert_eq!(hidden, ".registry\n", "a temporary file stayed beside the mark");
+}
+
+/// A request without a body in its answer, on this connection.
+fn head(connection: &mut TcpStream) -> String {
+    connection.write_all(b"HEAD / HTTP/1.1\r\nHost: lb\r\n\r\n").unwrap();
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    while !answer.ends_with(b"\r\n\r\n") {
+        let length = connection.read(&mut piece).unwrap();
+        assert!(length > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..length]);
+    }
+    String::from_utf8(answer).unwrap().to_lowercase()
+}
+
+/// As by a name that has the addresses of both: clients try the second one when the first one refuses a connection.
+#[test]
+fn a_balancer_that_stops_says_connection_close_and_its_clients_lose_nothing_at_another() {
+    let (lab, first, nodes) = Lab::with_nodes(Look::Hardened, 2);
+    let second = lab.balancer("other");
+    second.settles_on(&[&nodes[0], &nodes[1]], 15);
+    let mut idle = TcpStream::connect((first.address(), 80)).unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let answer = head(&mut idle);
+    assert!(answer.starts_with("http/1.1 200 ") && !answer.contains("connection: close"), "{answer}");
+
+    let both = format!("lb:80:{},{}", first.address(), second.address());
+    let each = "%{stderr}%{http_code} %{remote_ip} %{errormsg}\n"; // to standard error, which is not buffered
+    let options = ["-s", "--max-time", "20", "-o", "/dev/null", "-w", each, "--resolve", &both];
+    let client = Background::start(Command::new("curl").args(options).arg("http://lb/?[1-1000000]"));
+    let answered_by = |address: String| {
+        eventually(&format!("{address} has answered 200 requests"), 20, || {
+            let said = client.said();
+            let count = said.matches(&format!("200 {address} ")).count();
+            if count >= 200 { Ok(()) } else { Err(format!("{count}, the last: {:?}", said.lines().last())) }
+        });
+    };
+    answered_by(first.address());
+    let after = second.address();
+    std::thread::scope(|scope| {
+        let _ = scope.spawn(|| first.stop());
+        answered_by(after);
+        let answer = head(&mut idle);
+        assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+    });
+    let said = client.said();
+    let lost: Vec<&str> = said.lines().filter(|line| !line.starts_with("200 ")).collect();
+    assert!(lost.is_empty(), "{} of {}: {lost:?}", lost.len(), said.lines().count());
 }
