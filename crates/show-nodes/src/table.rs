@@ -127,18 +127,22 @@ pub fn table(rows: &[&Row], marked: impl Fn(&Row) -> bool, unknown: &[&str], sty
         let last = columns.iter().map(|(column, _)| column.rank).max().unwrap_or(0);
         columns.retain(|(column, _)| column.rank < last);
     }
-    let padding = |column: &(&Column, Vec<String>), cell: &str| " ".repeat(width(column) - cell.chars().count() + 2);
-    let head = |column: &(&Column, Vec<String>)| style.paint(Colour::Bold, column.0.head) + &padding(column, column.0.head);
-    let mut text = format!("  {}\n", columns.iter().map(head).collect::<String>().trim_end());
+    // Each only once: thousands of rows have thousands of cells in each column.
+    let widths: Vec<usize> = columns.iter().map(width).collect();
+    let padding = |width: usize, cell: &str| " ".repeat(width - cell.chars().count() + 2);
+    let head = |(column, width): (&(&Column, Vec<String>), &usize)| {
+        style.paint(Colour::Bold, column.0.head) + &padding(*width, column.0.head)
+    };
+    let mut text = format!("  {}\n", columns.iter().zip(&widths).map(head).collect::<String>().trim_end());
     for (number, row) in rows.iter().enumerate() {
         let mut line = if marked(row) { style.paint(Colour::Red, "!") + " " } else { "  ".to_owned() };
-        for column in &columns {
+        for (column, width) in columns.iter().zip(&widths) {
             let cell = column.1.get(number).map_or("", String::as_str);
             line += &match column.0.head {
                 "HAPROXY" | "MEMBER" => paint_state(style, cell),
                 _ => cell.to_owned(),
             };
-            line += &padding(column, cell);
+            line += &padding(*width, cell);
         }
         text += &format!("{}\n", line.trim_end());
     }
