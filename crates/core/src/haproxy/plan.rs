@@ -8,7 +8,7 @@ use crate::haproxy::command::{Action, Command};
 use crate::haproxy::last_applied::LastApplied;
 use crate::os::escape::Quoted;
 
-/// Maximum number of commands in a plan; beyond that, a reload is faster.
+/// Maximum number of commands in a plan, or the number of servers if that is greater; beyond that, a reload is faster.
 const MAX_COMMANDS: usize = 1000;
 
 /// How to get from the running configuration to the wanted one.
@@ -87,7 +87,7 @@ impl Comparison<'_> {
                 maintain.into_iter().chain([Action::DeleteWhenIdle]).map(|action| Command { server: key.clone(), action }),
             );
         }
-        if commands.len() > MAX_COMMANDS {
+        if commands.len() > MAX_COMMANDS.max(self.wanted.servers.len()) {
             return Plan::Reload(format!("it would take {} commands at run time", commands.len()));
         }
         Plan::Commands(commands)
