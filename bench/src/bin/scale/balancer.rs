@@ -25,7 +25,7 @@ pub struct Balancer<'a> {
     pub world: World,
     /// Address of its agent.
     agent: String,
-    running: Option<(Background, Processes)>,
+    running: Option<Background>,
 }
 
 /// What the start from nothing takes.
@@ -86,8 +86,7 @@ impl<'a> Balancer<'a> {
         let (synced, rendered) = (made(&synced)?, made(&rendered)?);
         soon("HAProxy answers", LONG, || Ok(self.is_up().then_some(()))).with_context(|| started.said())?;
         let answered = start.elapsed();
-        let processes = Processes::of(&started, 2)?;
-        self.running = Some((started, processes));
+        self.running = Some(started);
         Ok(Started { sync: synced, render: rendered.saturating_sub(synced), haproxy: answered.saturating_sub(rendered) })
     }
 
@@ -108,9 +107,9 @@ impl<'a> Balancer<'a> {
         answer(&self.requests()) || (!self.requests().exists() && self.ask("show info").is_ok())
     }
 
-    /// HAProxy's master and worker.
-    pub fn haproxy(&self) -> Result<&Processes> {
-        Ok(&self.running.as_ref().context("HAProxy is not running")?.1)
+    /// HAProxy's master and worker, which is another one after a reload.
+    pub fn haproxy(&self) -> Result<Processes> {
+        Processes::of(self.running.as_ref().context("HAProxy is not running")?, 2)
     }
 
     /// Starts `sync-nodes --follow`.

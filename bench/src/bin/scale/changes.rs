@@ -87,6 +87,9 @@ pub fn measure(nodes: u16, options: &Options) -> Result<Measured> {
     let rest = lab.rest(Duration::from_secs(options.rest))?;
     let shown = (0..SHOWN).map(|_| balancer.run("show-nodes", &[])).collect::<Result<_>>()?;
     let burst = lab.burst()?;
+    for line in lab.follower.said().lines().filter(|line| line.contains(" applied=reload ")) {
+        eprintln!("{line}");
+    }
     Ok(Measured { nodes, started, joins, leaves, rest, shown, burst })
 }
 

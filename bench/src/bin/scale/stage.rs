@@ -42,7 +42,7 @@ impl Stage {
         let name = format!("e2e-{}-scale-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // The worlds are in this directory.
         let mount = format!("{0}:{0}", env::temp_dir().display());
-        let options = ["--network", "none", "--user", "0", "--volume", &mount, "--entrypoint", "cat"];
+        let options = ["--network", "none", "--no-healthcheck", "--user", "0", "--volume", &mount, "--entrypoint", "cat"];
         let docker = Command::new("docker")
             .args(["run", "--rm", "--interactive", "--name", &name])
             .args(options)

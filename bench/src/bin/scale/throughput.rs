@@ -35,7 +35,8 @@ pub struct Side {
     pub name: String,
     port: u16,
     processes: Processes,
-    _started: Option<Background>,
+    /// Stopped with what it has started, it would keep the container from ending.
+    started: Option<Background>,
     /// Requests a second, and requests in the turns that count.
     pub rates: Vec<f64>,
     requests: u64,
@@ -57,8 +58,8 @@ pub fn measure(most: u16, options: &Options) -> Result<(Vec<Side>, Vec<String>)>
     let cores = std::thread::available_parallelism()?.get();
     let mut sides = vec![
         Side::start(&stage, "minimal HAProxy", (81, 2), "haproxy", &["-W", "-db", "-f", &minimal(folder.path())?])?,
-        Side::new(format!("this one, {FEW} servers"), 82, few.haproxy()?.clone(), None),
-        Side::new(format!("this one, {most} servers"), 83, many.haproxy()?.clone(), None),
+        Side::new(format!("this one, {FEW} servers"), 82, few.haproxy()?, None),
+        Side::new(format!("this one, {most} servers"), 83, many.haproxy()?, None),
         Side::start(&stage, "nginx", (84, 1 + cores), "nginx", &["-c", &written(folder.path(), "nginx.conf", NGINX)?])?,
         Side::start(&stage, "Caddy", (85, 1), "caddy", &["run", "--config", &written(folder.path(), "Caddyfile", CADDY)?])?,
     ];
@@ -73,7 +74,9 @@ pub fn measure(most: u16, options: &Options) -> Result<(Vec<Side>, Vec<String>)>
     let versions = [("haproxy", "-v"), ("nginx", "-v"), ("caddy", "version"), ("wrk", "-v")];
     let versions = versions.map(|(program, argument)| stage.version(program, argument));
     let versions = versions.into_iter().collect::<Result<_>>()?;
-    // Stopped processes end with the container all the same.
+    for side in &mut sides {
+        side.started = None;
+    }
     Ok((sides, versions))
 }
 
@@ -104,7 +107,7 @@ fn written(folder: &Path, name: &str, text: &str) -> Result<String> {
 
 impl Side {
     fn new(name: String, port: u16, processes: Processes, started: Option<Background>) -> Self {
-        Self { name, port, processes, _started: started, rates: Vec::new(), requests: 0, time: Duration::ZERO }
+        Self { name, port, processes, started, rates: Vec::new(), requests: 0, time: Duration::ZERO }
     }
 
     /// Starts a program, which has `count` processes.
