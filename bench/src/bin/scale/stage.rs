@@ -43,9 +43,13 @@ impl Stage {
         // The worlds are in this directory.
         let mount = format!("{0}:{0}", env::temp_dir().display());
         let options = ["--network", "none", "--no-healthcheck", "--user", "0", "--volume", &mount, "--entrypoint", "cat"];
+        // As for the container tests, the variable can name a directory with other tools.
+        let tools = env::var("E2E_TOOLS").map(|tools| format!("{tools}:/usr/local/bin:ro"));
+        let tools = tools.iter().flat_map(|mount| ["--volume", mount]);
         let docker = Command::new("docker")
             .args(["run", "--rm", "--interactive", "--name", &name])
             .args(options)
+            .args(tools)
             .arg(image)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

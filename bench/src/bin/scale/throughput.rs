@@ -27,6 +27,11 @@ const WITH_OTHERS: &str = "softengheigvd/bench-scale";
 const MINIMAL: &str = include_str!("../../../config/minimal.cfg");
 const NGINX: &str = include_str!("../../../config/nginx.conf");
 const CADDY: &str = include_str!("../../../config/Caddyfile");
+/// The template's health checks, and seldom ones, which show what thousands of servers cost besides them.
+const OFTEN: &str = " check inter 1s ";
+const SELDOM: &str = " check inter 60s ";
+/// Time before what counts of a turn, in seconds.
+const CATCH_UP: &str = "4";
 /// Number of servers of those that have few.
 const FEW: u16 = 10;
 
@@ -50,16 +55,21 @@ pub fn measure(most: u16, options: &Options) -> Result<(Vec<Side>, Vec<String>)>
     let folder = TempDir::new()?;
     let _answering = stage.start_nodes(folder.path())?;
     let clusters = [FEW, most].map(cluster);
-    let ours = clusters.each_ref().map(ScriptedCluster::address);
-    let mut few = Balancer::new(&stage, ours[0], Some(82))?;
-    let mut many = Balancer::new(&stage, ours[1], Some(83))?;
-    few.start()?;
-    many.start()?;
+    let [few, many] = clusters.each_ref().map(ScriptedCluster::address);
+    let mut ours =
+        [Balancer::new(&stage, few, Some(82))?, Balancer::new(&stage, many, Some(83))?, Balancer::new(&stage, many, Some(86))?];
+    check_seldom(&ours[2])?;
+    for one in &mut ours {
+        one.start()?;
+        // The others start without its health checks.
+        one.haproxy()?.signal(Signal::SIGSTOP)?;
+    }
     let cores = std::thread::available_parallelism()?.get();
     let mut sides = vec![
         Side::start(&stage, "minimal HAProxy", (81, 2), "haproxy", &["-W", "-db", "-f", &minimal(folder.path())?])?,
-        Side::new(format!("this one, {FEW} servers"), 82, few.haproxy()?, None),
-        Side::new(format!("this one, {most} servers"), 83, many.haproxy()?, None),
+        Side::new(format!("this one, {FEW} servers"), 82, ours[0].haproxy()?, None),
+        Side::new(format!("this one, {most} servers"), 83, ours[1].haproxy()?, None),
+        Side::new("the same, each checked once a minute".to_owned(), 86, ours[2].haproxy()?, None),
         Side::start(&stage, "nginx", (84, 1 + cores), "nginx", &["-c", &written(folder.path(), "nginx.conf", NGINX)?])?,
         Side::start(&stage, "Caddy", (85, 1), "caddy", &["run", "--config", &written(folder.path(), "Caddyfile", CADDY)?])?,
     ];
@@ -78,6 +88,14 @@ pub fn measure(most: u16, options: &Options) -> Result<(Vec<Side>, Vec<String>)>
         side.started = None;
     }
     Ok((sides, versions))
+}
+
+/// Edits the template, so that a server is checked once a minute.
+fn check_seldom(balancer: &Balancer) -> Result<()> {
+    let template = fs::read_to_string(balancer.world.template())?;
+    ensure!(template.contains(OFTEN), "the image's template");
+    balancer.world.set_template(&template.replace(OFTEN, SELDOM));
+    Ok(())
 }
 
 /// Builds the image, unless it is there.
@@ -118,12 +136,12 @@ impl Side {
         Ok(Self::new(name.to_owned(), port, processes, Some(started)))
     }
 
-    /// One turn: a second to get going, and one that counts.
+    /// One turn: some seconds to get going, in which thousands of health checks catch up, and one that counts.
     fn take(&mut self, stage: &Stage, connections: u16, counts: bool) -> Result<()> {
         self.processes.signal(Signal::SIGCONT)?;
-        self.load(stage, connections)?;
+        self.load(stage, connections, CATCH_UP)?;
         let before = self.processes.time()?;
-        let (rate, requests) = self.load(stage, connections)?;
+        let (rate, requests) = self.load(stage, connections, "1")?;
         if counts {
             self.time += self.processes.time()?.saturating_sub(before);
             self.rates.push(rate);
@@ -132,10 +150,10 @@ impl Side {
         self.processes.signal(Signal::SIGSTOP)
     }
 
-    /// Requests a second, and requests, of one run of wrk.
-    fn load(&self, stage: &Stage, connections: u16) -> Result<(f64, u64)> {
+    /// Requests a second, and requests, of so many seconds of wrk.
+    fn load(&self, stage: &Stage, connections: u16, seconds: &str) -> Result<(f64, u64)> {
         let (connections, url) = (connections.to_string(), format!("http://127.0.0.1:{}/", self.port));
-        let output = stage.command("wrk", &["-t", "1", "-c", &connections, "-d", "1", &url]).output().context("nsenter")?;
+        let output = stage.command("wrk", &["-t", "1", "-c", &connections, "-d", seconds, &url]).output().context("nsenter")?;
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "wrk: {}", String::from_utf8_lossy(&output.stderr));
         ensure!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{}: requests failed: {said}", self.name);
