@@ -325,6 +325,17 @@ mod tests {
     }
 
     #[test]
+    fn more_servers_may_take_more_commands() {
+        let lines: Vec<String> = (0..1500_u16).map(|number| format!("s{number} 10.0.0.1:{number} check")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let names: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        let servers: Vec<_> = (0_u16..).zip(&names).map(|(port, name)| (*name, "10.0.0.1", port, 0, 1, 6)).collect();
+        let joined = |before: usize, all: usize| run(&config(&lines[..all]), &config(&lines[..before]), &[], &servers[..before]);
+        assert_eq!(joined(1000, 1500).len(), 1500);
+        assert_eq!(joined(0, 334), ["reload: it would take 1002 commands at run time"]);
+    }
+
+    #[test]
     fn a_new_server_under_default_server_needs_a_reload() {
         let head = "backend nodes\n  default-server inter 1s\n";
         let known = format!("{head}  server {S1}\n");
