@@ -4,6 +4,7 @@
 # shellcheck disable=SC2034 # for those that source this
 passed=0 failed=0 skipped=0
 about= # begins every line
+work=  # directory for what is measured; each script sets its own
 
 pass() {
     passed=$((passed + 1))
@@ -52,7 +53,7 @@ print_counts() {
 # start_load URL NAME...: one client for each name, one request after the other, for at most 10 minutes. In the URL, NAME is
 # replaced. Clients keep their connections as long as they may.
 start_load() {
-    rm -f "$work"/load.*
+    rm -f "${work:?}"/load.*
     loads=
     url=$1
     shift
