@@ -97,6 +97,8 @@ fn under_load_no_request_is_lost_and_a_session_goes_on_until_the_limit_of_its_no
     let said = ends(&lab, tool, 0);
     finish(load, &said);
     assert_eq!(lab.nodes(), ["s3", "s4"]);
+    let restart = docker(&["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", &format!("{}-s3", lab.network())]);
+    assert_eq!(restart, "unless-stopped", "it comes back after a reboot");
     tags(&balancer, &["second"]);
     for node in &nodes {
         let short = node.name.rsplit('-').next().unwrap();
