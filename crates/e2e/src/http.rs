@@ -47,7 +47,7 @@ impl Answer {
 #[must_use]
 pub fn client() -> Agent {
     Agent::new_with_config(
-        Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(15))).build(),
+        Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(30))).build(),
     )
 }
 

@@ -266,6 +266,7 @@ fn compose_starts_containers_with_the_options_of_all() {
             ("read-only", _) => "read_only: true".to_owned(),
             ("cap-drop", capability) => format!("cap_drop: [{capability}]"),
             ("security-opt", option) => format!("security_opt: [{option}]"),
+            ("sysctl", pair) => pair.replacen('=', ": ", 1),
             ("tmpfs", mount) => format!("- {mount}\n"),
             ("log-driver", driver) => format!("driver: {driver}\n"),
             ("log-opt", pair) => pair.replacen('=', ": ", 1).replace(": 2", ": \"2\""),
