@@ -21,6 +21,8 @@ const STATS: &[u8] = b"\x82\xa7Command\xa5stats\xa3Seq\x01";
 
 /// What was measured.
 pub struct Converged {
+    /// Serf's timing of gossip.
+    pub profile: &'static str,
     /// From the first start to the last.
     pub starting: Duration,
     /// From the last start until HAProxy has all.
@@ -29,14 +31,14 @@ pub struct Converged {
     pub known: Duration,
 }
 
-/// Starts this number of agents, and the balancer's before.
-pub fn measure(count: u16) -> Result<Converged> {
+/// Starts this number of agents with a profile, and the balancer's before.
+pub fn measure(count: u16, profile: &'static str) -> Result<Converged> {
     let stage = Stage::start(IMAGE)?;
     let mut balancer = Balancer::new(&stage, &rpc(0), None)?;
     let _answering = stage.start_nodes(&balancer.world.path(""))?;
-    let mut agents = vec![start(&stage, 0, "balancer")?];
+    let mut agents = vec![start(&stage, profile, 0, "balancer")?];
     // Until there is a node, nobody answers requests.
-    agents.push(start(&stage, 1, "backend")?);
+    agents.push(start(&stage, profile, 1, "backend")?);
     soon("the balancer's agent knows the first node", START, || Ok((known(&mut connect(0)?)? == Some(2)).then_some(())))?;
     balancer.start()?;
     let _follower = balancer.follow()?;
@@ -44,7 +46,7 @@ pub fn measure(count: u16) -> Result<Converged> {
     let (first, mut last) = (Instant::now(), Instant::now());
     for number in 2..=count {
         last = Instant::now();
-        agents.push(start(&stage, number, "backend")?);
+        agents.push(start(&stage, profile, number, "backend")?);
     }
     let starting = last - first;
     let mut applied = None;
@@ -66,7 +68,7 @@ pub fn measure(count: u16) -> Result<Converged> {
     if applied.is_none() {
         balancer.has(count.into())?;
     }
-    Ok(Converged { starting, applied: applied.unwrap_or_else(|| last.elapsed()), known })
+    Ok(Converged { profile, starting, applied: applied.unwrap_or_else(|| last.elapsed()), known })
 }
 
 fn address(number: u16) -> Ipv4Addr {
@@ -80,10 +82,10 @@ fn rpc(number: u16) -> String {
 }
 
 /// Starts an agent, which looks for the balancer's, and returns once it takes commands.
-fn start(stage: &Stage, number: u16, role: &str) -> Result<Background> {
+fn start(stage: &Stage, profile: &str, number: u16, role: &str) -> Result<Background> {
     let (node, bind, rpc_address) = (format!("a{number:03}"), format!("{}:7946", address(number)), rpc(number));
     let (role, join) = (format!("role={role}"), format!("-retry-join={}:7946", address(0)));
-    let arguments = ["agent", "-profile=local", "-node", &node, "-bind", &bind, "-rpc-addr", &rpc_address, "-tag", &role];
+    let arguments = ["agent", "-profile", profile, "-node", &node, "-bind", &bind, "-rpc-addr", &rpc_address, "-tag", &role];
     let others = [join.as_str(), "-retry-interval=1s"];
     let arguments = [&arguments[..], if number == 0 { &[] } else { &others }].concat();
     let mut command = stage.command("/usr/bin/serf", &arguments);

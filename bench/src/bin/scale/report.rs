@@ -146,15 +146,24 @@ fn goal(text: &str, is_met: bool) -> String {
     format!("goal: {text}: {}", if is_met { "met" } else { "not met" })
 }
 
-/// Prints how soon the agents knew each other, and returns the goal.
-pub fn agents(count: u16, converged: &Converged) -> Option<String> {
-    println!("\n{count} real Serf agents and the balancer's, with GOMAXPROCS=1 and the profile `local`, in seconds.\n");
-    println!("| from the first start to the last | from the last start until HAProxy has all | until every agent knows all |");
-    println!("|---|---|---|");
-    let Converged { starting, applied, known } = converged;
-    println!("| {:.2} | {:.2} | {:.2} |", starting.as_secs_f64(), applied.as_secs_f64(), known.as_secs_f64());
-    let text = format!("{count} agents know each other within {KNOWN:?} of the last start: {:.2} s", known.as_secs_f64());
-    (count >= 200).then(|| goal(&text, *known <= KNOWN))
+/// Prints how soon the agents knew each other, and returns the goals.
+pub fn agents(count: u16, converged: &[Converged]) -> Vec<String> {
+    println!("\n{count} real Serf agents and the balancer's, with GOMAXPROCS=1, in seconds.\n");
+    println!(
+        "| profile | from the first start to the last | from the last start until HAProxy has all | until every agent knows all |"
+    );
+    println!("|---|---|---|---|");
+    let mut goals = Vec::new();
+    for Converged { profile, starting, applied, known } in converged {
+        let known_after = known.as_secs_f64();
+        println!("| `{profile}` | {:.2} | {:.2} | {known_after:.2} |", starting.as_secs_f64(), applied.as_secs_f64());
+        if count >= 200 {
+            let text =
+                format!("{count} agents ({profile}) know each other within {KNOWN:?} of the last start: {known_after:.2} s");
+            goals.push(goal(&text, *known <= KNOWN));
+        }
+    }
+    goals
 }
 
 /// Prints the requests a second.
