@@ -21,6 +21,9 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use crate::wait::soon;
 
+/// How many processes are the nodes. The kernel spreads connections over them. One would not have enough files for balancers
+/// that keep a connection to each of ten thousand nodes, besides those of their health checks.
+const LISTENERS: usize = 4;
 /// The nodes: they answer at once.
 const ANSWER: &str = include_str!("../../../config/answer.cfg");
 /// What is compared is in this one.
@@ -89,11 +92,12 @@ impl Stage {
     }
 
     /// Starts the nodes, at all addresses of loopback.
-    pub fn start_nodes(&self, folder: &Path) -> Result<Background> {
+    pub fn start_nodes(&self, folder: &Path) -> Result<Vec<Background>> {
         let config = folder.join("answer.cfg");
         fs::write(&config, ANSWER)?;
-        let nodes = Background::start(&mut self.command("haproxy", &["-db".as_ref(), "-f".as_ref(), config.as_os_str()]));
-        listens("127.1.0.0:3000", || nodes.said())?;
+        let start = |_| Background::start(&mut self.command("haproxy", &["-db".as_ref(), "-f".as_ref(), config.as_os_str()]));
+        let nodes: Vec<Background> = (0..LISTENERS).map(start).collect();
+        listens("127.1.0.0:3000", || nodes.iter().map(Background::said).collect())?;
         Ok(nodes)
     }
 
