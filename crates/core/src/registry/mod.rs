@@ -290,6 +290,36 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_gone_is_not_an_error_and_one_that_cannot_be_read_is() {
+        // Among the files of this process are the directory that is being listed, which is closed before they are read, and
+        // memory that cannot be read.
+        assert!(Registry::read(Path::new("/proc/self/fdinfo")).unwrap().nodes().is_empty());
+        let error = Registry::read(Path::new("/proc/self")).unwrap_err();
+        assert!(matches!(error, RegistryError::Read { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_node_has_a_file_whether_it_is_valid_or_not() {
+        let (dir, mut registry) = registry();
+        registry.put(&node("s1 172.18.0.2")).unwrap();
+        fs::write(dir.path().join("s2"), "").unwrap();
+        let registry = Registry::read(dir.path()).unwrap();
+        assert_eq!(["s1", "s2", "s3"].map(|name| registry.has(&name.parse().unwrap())), [true, true, false]);
+    }
+
+    #[test]
+    fn a_directory_that_is_marked_meanwhile_is_used_and_one_that_is_gone_is_not() {
+        let (dir, mut registry) = registry();
+        fs::write(dir.path().join(MARKER), "").unwrap();
+        assert!(registry.put(&node("s1 172.18.0.2")).unwrap());
+
+        let (dir, mut registry) = self::registry();
+        drop(dir);
+        let error = registry.put(&node("s1 172.18.0.2")).unwrap_err().to_string();
+        assert!(error.ends_with("/.registry"), "{error}");
+    }
+
+    #[test]
     fn a_folder_of_somebody_else_is_left_alone() {
         let (dir, _) = registry();
         let path = |name: &str| dir.path().join(name);
