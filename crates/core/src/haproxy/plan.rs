@@ -296,6 +296,12 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_password_is_not_quoted() {
+        let [old, new] = ["old", "new"].map(|secret| format!("{HEAD}userlist stats\n  user me password {secret} groups all\n"));
+        assert_eq!(run(&new, &old, &[], &[]), ["reload: line 'user me password' is new or changed"]);
+    }
+
+    #[test]
     fn another_host_name_means_a_new_server() {
         let [one, other] = ["one", "other"].map(|name| config(&[&format!("s1 {name}.example:3000")]));
         // Where a name leads is for HAProxy to find out.
