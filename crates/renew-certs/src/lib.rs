@@ -66,7 +66,8 @@ pub struct RenewCerts {
     #[arg(long, env = "ACME_RETRY", value_name = "TIME", default_value = "2m")]
     retry: humantime::Duration,
     /// What uacme asks of its hook: method, type, host, token, and answer of a challenge
-    #[arg(hide = true, num_args = 5)]
+    // One token in 64 begins with a hyphen.
+    #[arg(hide = true, num_args = 5, trailing_var_arg = true)]
     challenge: Vec<String>,
     #[command(flatten)]
     run_options: RunOptions,

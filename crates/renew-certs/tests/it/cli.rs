@@ -107,13 +107,17 @@ fn only_a_challenge_that_haproxy_answers_is_accepted() {
     let process = ProcessId::of_pid(1).unwrap();
     record.store(&record_path(&directory.path().join("master.sock")), RecordedFor::Worker(process)).unwrap();
     let ask = |method: &str, kind: &str, answer: &str| {
-        run(&mut tool(directory.path()), &[method, kind, "shop.example", "token", answer])
+        let token = answer.split('.').next().unwrap();
+        run(&mut tool(directory.path()), &[method, kind, "shop.example", token, answer])
     };
     let answer = format!("token.{THUMBPRINT}");
     assert_eq!(ask("begin", "dns-01", &answer), (Some(1), String::new()));
     assert_eq!(thumbprint(directory.path()), None);
     assert_eq!(ask("begin", "http-01", &answer), (Some(0), String::new()));
     assert_eq!(thumbprint(directory.path()).as_deref(), Some(THUMBPRINT));
+    for token in ["-token", "-h", "--help", "--"] {
+        assert_eq!(ask("begin", "http-01", &format!("{token}.{THUMBPRINT}")), (Some(0), String::new()), "{token}");
+    }
     for method in ["done", "failed"] {
         assert_eq!(ask(method, "http-01", &answer), (Some(0), String::new()));
     }
