@@ -36,6 +36,14 @@ fn up(balancer: &Balancer) -> Result<usize, String> {
     Ok(state.lines().filter(|line| line.starts_with("nodes,") && line.contains(",UP,") && line.contains(",L7OK,")).count())
 }
 
+/// How often each server has been taken for down.
+fn downs(balancer: &Balancer) -> Vec<String> {
+    let state = balancer.statistics("show stat").unwrap();
+    let column = state.lines().next().unwrap().split(',').position(|name| name == "chkdown").unwrap();
+    let servers = state.lines().filter(|line| line.starts_with("nodes,") && !line.starts_with("nodes,BACKEND,"));
+    servers.map(|line| line.split(',').nth(column).unwrap().to_owned()).collect()
+}
+
 fn url(balancer: &Balancer, path: &str) -> String {
     format!("http://127.0.0.1:{}{path}", balancer.port(80))
 }
@@ -66,13 +74,14 @@ fn six_of_eight_nodes_killed_at_once_cost_no_get() {
 fn a_url_that_fails_everywhere_takes_nobody_out() {
     let (_lab, balancer, _nodes) = lab(2);
     let url = |path: &str| url(&balancer, path);
+    let before = downs(&balancer);
     let bad = Load::start(&url("/bad"), 2);
     let load = Load::start(&url("/"), 4);
     goes_on(&bad, 500);
     goes_on(&load, 500);
     let (sent, failed) = bad.finish();
     assert_eq!(failed.len(), sent as usize);
-    assert_eq!(up(&balancer), Ok(2));
+    assert_eq!((before.len(), &before), (2, &downs(&balancer)));
     none_lost(load);
 }
 
