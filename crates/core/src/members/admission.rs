@@ -250,6 +250,8 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
+    use nix::net::if_::if_nameindex;
+
     use super::*;
 
     fn networks(list: &[&str]) -> Vec<Network> {
@@ -343,7 +345,23 @@ mod tests {
     }
 
     #[test]
+    fn a_message_names_a_few_networks() {
+        let asked = |count| (1..=count).map(|number| format!("10.0.{number}.0/24")).collect::<Vec<_>>().join(" ");
+        let said = refusal(&asked(4), "8.8.8.8").unwrap();
+        assert!(said.ends_with("(10.0.1.0/24 10.0.2.0/24 10.0.3.0/24 10.0.4.0/24)"), "{said}");
+        let said = refusal(&asked(5), "8.8.8.8").unwrap();
+        assert!(said.ends_with("10.0.4.0/24 …)"), "{said}");
+    }
+
+    #[test]
     fn this_host_has_addresses() {
         assert!(Admission::new(&backend(), &NodeNetworks::Any).is_ok());
+        let all = addresses().unwrap();
+        assert!(!all.is_empty() && all.iter().all(|address| !address.is_loopback()), "{all:?}");
+        let interfaces = if_nameindex().unwrap();
+        let names = interfaces.iter().map(|interface| interface.name().to_str().unwrap());
+        let first: Vec<_> = names.filter_map(|name| address_of(name).unwrap()).collect();
+        assert!(!first.is_empty() && first.iter().all(|address| !address.is_loopback()), "{first:?}");
+        assert_eq!((address_of("lo").unwrap(), address_of("no-such").unwrap()), (None, None));
     }
 }

@@ -54,14 +54,18 @@ impl Containers {
         self.names.get(&address)?.as_deref()
     }
 
-    /// Sends one query per address, all at once. Its index in the list is the id of the query.
     fn ask(&mut self, addresses: &[IpAddr]) -> Option<()> {
         let server = name_server(&fs::read_to_string("/etc/resolv.conf").ok()?)?;
         if !self.any_server && server != DOCKER_DNS {
             return None;
         }
+        self.query(SocketAddr::new(server, 53), addresses)
+    }
+
+    /// Sends one query per address, all at once. Its index in the list is the id of the query.
+    fn query(&mut self, server: SocketAddr, addresses: &[IpAddr]) -> Option<()> {
         let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
-        socket.connect(SocketAddr::new(server, 53)).ok()?;
+        socket.connect(server).ok()?;
         for (number, address) in (0..=u16::MAX).zip(addresses) {
             socket.send(&question(number, *address)?).ok()?;
         }
@@ -135,13 +139,15 @@ fn answer(bytes: &[u8]) -> Option<(u16, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use simple_dns::ResourceRecord;
     use simple_dns::rdata::PTR;
 
     use super::*;
 
-    fn reply(name: &str) -> Vec<u8> {
-        let mut packet = Packet::new_reply(7);
+    fn reply(id: u16, name: &str) -> Vec<u8> {
+        let mut packet = Packet::new_reply(id);
         let owner = Name::new("2.0.18.172.in-addr.arpa").unwrap();
         packet.answers.push(ResourceRecord::new(owner, CLASS::IN, 600, RData::PTR(PTR(Name::new_unchecked(name)))));
         packet.build_bytes_vec().unwrap()
@@ -149,13 +155,13 @@ mod tests {
 
     #[test]
     fn the_network_s_name_is_left_out() {
-        assert_eq!(answer(&reply("s1.heig")), Some((7, "s1".to_owned())));
-        assert_eq!(answer(&reply("lab_webapp_1.lab_heig")), Some((7, "lab_webapp_1".to_owned())));
+        assert_eq!(answer(&reply(7, "s1.heig")), Some((7, "s1".to_owned())));
+        assert_eq!(answer(&reply(7, "lab_webapp_1.lab_heig")), Some((7, "lab_webapp_1".to_owned())));
     }
 
     #[test]
     fn what_is_no_name_of_a_container_is_none() {
-        for bad in [&reply("s\u{1b}1.heig")[..], b"", b"\x00\x07", &Packet::new_reply(7).build_bytes_vec().unwrap()] {
+        for bad in [&reply(7, "s\u{1b}1.heig")[..], b"", b"\x00\x07", &Packet::new_reply(7).build_bytes_vec().unwrap()] {
             assert_eq!(answer(bad), None, "{bad:?}");
         }
     }
@@ -177,6 +183,39 @@ mod tests {
         for other in ["registered s1 172.18.0.2", "member 'x is the container y' rejected: name 'x is the container y'"] {
             assert_eq!(parse_in_container(other), None);
         }
+    }
+
+    #[test]
+    fn an_address_is_asked_for_once() {
+        let [known, new] = ["172.18.0.2", "172.18.0.3"].map(|address| address.parse().unwrap());
+        // Nobody is given the time to answer.
+        let mut containers = Containers { timeout: Duration::ZERO, ..Containers::for_service() };
+        containers.names.insert(known, Some("s1".to_owned()));
+        containers.find([known, new, new].into_iter());
+        assert_eq!((containers.name(known), containers.name(new)), (Some("s1"), None));
+        assert_eq!(containers.names.len(), 2);
+    }
+
+    #[test]
+    fn each_answer_goes_to_the_address_that_was_asked_for() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let addresses = [2, 3, 4].map(|last| IpAddr::from([172, 18, 0, last]));
+        let answers = thread::spawn(move || {
+            let mut buffer = [0; 512];
+            let questions = addresses.map(|_| server.recv_from(&mut buffer).unwrap().1);
+            // In another order, one to a question that nobody asked, and none about the first address.
+            for (id, name) in [(2, "s3.heig"), (9, "s9.heig"), (1, "s2.heig")] {
+                server.send_to(&reply(id, name), questions[0]).unwrap();
+            }
+        });
+        let mut containers = Containers { timeout: Duration::from_secs(30), ..Containers::for_person() };
+        containers.query(address, &addresses);
+        answers.join().unwrap();
+        assert_eq!(
+            addresses.map(|address| containers.name(address).map(str::to_owned)),
+            [None, Some("s2".to_owned()), Some("s3".to_owned())]
+        );
     }
 
     #[test]

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(nodes, ["s1 172.18.0.3", "s2 fd00::3 port=8080"]);
         let gone: Vec<_> = list.gone.iter().map(|(name, gone)| (name.as_str(), *gone)).collect();
         assert_eq!(gone, [("ha", Gone::Left), ("s3", Gone::Left), ("s4", Gone::Failed)]);
-        assert_eq!(list.alive, 3);
+        assert_eq!((list.members, list.alive), (5, 3));
     }
 
     #[test]

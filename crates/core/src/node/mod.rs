@@ -234,4 +234,12 @@ mod tests {
             assert!(bad.parse::<Node>().is_err(), "{bad:?}");
         }
     }
+
+    #[test]
+    fn a_key_that_stands_twice_is_named() {
+        for key in ["port", "role"] {
+            let line = format!("s1 1.2.3.4 {key}=1 {key}=1");
+            assert_eq!(line.parse::<Node>(), Err(NodeError::Duplicate(key.to_owned())));
+        }
+    }
 }

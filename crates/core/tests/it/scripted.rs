@@ -203,8 +203,13 @@ struct Conversation {
 
 impl Conversation {
     fn hold(mut self, mut stream: &UnixStream) -> io::Result<()> {
-        for line in BufReader::new(stream).lines() {
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(line) = lines.next() {
             let line = line?;
+            if line.ends_with(" <<") {
+                // A payload follows, up to an empty line.
+                lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+            }
             let mut state = self.state.lock().unwrap();
             state.log.push((self.socket, line.clone()));
             if self.worker.is_some_and(|pid| pid != state.worker.pid) {
@@ -287,6 +292,8 @@ impl State {
             "show servers state" => format!("{}\n", self.servers.show()),
             "show cli level" => "admin".to_owned(),
             "show info" => format!("Name: HAProxy\nVersion: 3.0.11-1+deb13u3\nPid: {}\nStopping: 0\n", self.worker.pid),
+            _ if command.starts_with("set ssl cert ") => "+ + Transaction created for a certificate!".to_owned(),
+            _ if command.starts_with("commit ssl cert ") => "Committing a certificate.\nSuccess!".to_owned(),
             _ => match self.servers.command(command) {
                 Some(answer) => answer.to_owned(),
                 None if command.starts_with("del server") => {

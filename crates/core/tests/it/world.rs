@@ -1,11 +1,12 @@
 //! What a publish works on: registry, template, file and sockets in a folder of their own.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use lb_core::certificates;
 use lb_core::config::template::RenderOptions;
 use lb_core::haproxy::ProcessOptions;
 use lb_core::haproxy::last_applied::{LastApplied, RecordedFor, record_path};
@@ -95,6 +96,27 @@ impl World {
         let text = fs::read_to_string(&self.options.render.template).unwrap();
         assert!(text.contains(old), "{text}");
         self.set_template(&text.replace(old, new));
+    }
+
+    /// Lets the template load the certificates if there are any.
+    pub fn use_certificates(&self) {
+        self.edit_template(
+            "listen nodes",
+            "{{#if certificates}}\nfrontend f\n    bind :443 ssl crt {{certificates}}\n{{/if}}\nlisten nodes",
+        );
+    }
+
+    /// Gives it this certificate, with its key, as `shop.pem`.
+    pub fn set_certificate(&self, pem: &str) {
+        let path = self.options.render.certs_dir.join("shop.pem");
+        fs::create_dir_all(&self.options.render.certs_dir).unwrap();
+        fs::write(&path, pem).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// The file from which HAProxy loads it.
+    pub fn installed_certificate(&self) -> PathBuf {
+        certificates::directory(&self.options.process.master_socket).join("shop.pem")
     }
 
     /// Makes these the nodes of the registry, each given by its line there.

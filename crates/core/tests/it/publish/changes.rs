@@ -4,6 +4,7 @@ use std::fs;
 
 use lb_core::node::NodeName;
 use lb_core::publish::{self, Applied};
+use lb_fixture::certificate;
 
 use super::{ADD_S2, S1, S2, S3, assert_recorded, commands, error, reason};
 use crate::scripted::Socket;
@@ -232,6 +233,30 @@ fn a_busy_server_that_must_be_made_anew_needs_a_reload() {
 }
 
 #[test]
+fn a_certificate_is_loaded_by_a_reload_and_replaced_at_run_time() {
+    let (world, haproxy) = World::running(&[S1]);
+    world.set_certificate(&certificate(&["shop.example"]).concat());
+    let unused = "certificates are not used: the template has no {{certificates}}";
+    assert!(world.publish().unwrap().certificate_problems.contains(unused));
+    world.use_certificates();
+    let outcome = world.publish().unwrap();
+    assert_eq!((reason(&outcome.applied), outcome.certificate_problems.len()), ("line 'frontend f' is new or changed", 0));
+    haproxy.asked();
+
+    let second = certificate(&["shop.example"]).concat();
+    world.set_certificate(&second);
+    let outcome = world.publish().unwrap();
+    assert!(outcome.changed() && outcome.certificates.contains("shop.pem"), "{outcome:?}");
+    let path = world.installed_certificate();
+    let commands = [format!("set ssl cert {} <<", path.display()), format!("commit ssl cert {}", path.display())];
+    assert_eq!(haproxy.commands(), commands);
+    assert_eq!(fs::read_to_string(path).unwrap(), second);
+    assert_eq!(world.publish().unwrap().applied, Applied::Nothing);
+    assert_eq!(haproxy.commands(), [""; 0]);
+    assert_recorded(&world, &haproxy);
+}
+
+#[test]
 fn without_haproxy_only_the_file_is_written_after_a_check() {
     let world = World::new();
     world.set_nodes(&[S1]);
@@ -250,6 +275,18 @@ fn without_haproxy_only_the_file_is_written_after_a_check() {
     let said = error(world.publish());
     assert!(said.starts_with("HAProxy rejects the configuration: ") && said.contains("htpt"), "{said}");
     assert_eq!(world.text(), old);
+}
+
+#[test]
+fn files_that_are_skipped_and_claims_that_are_void_are_told() {
+    let world = World::new();
+    world.set_nodes(&["s1 172.18.0.2 role=shop host=a.example", "s2 172.18.0.3 role=wiki host=a.example"]);
+    fs::write(world.options.render.nodes_dir.join("s3"), "s3\n").unwrap();
+    let outcome = world.publish().unwrap();
+    let skipped: Vec<_> = outcome.skipped_files.iter().map(|(path, _)| path.file_name().unwrap()).collect();
+    assert_eq!(skipped, ["s3"]);
+    let conflicts: Vec<_> = outcome.conflicts.iter().map(ToString::to_string).collect();
+    assert_eq!(conflicts, ["service wiki claims a.example, which shop has"]);
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! What a publish does when HAProxy refuses, fails or hangs up, or nothing can be written: the last good file and process
 //! stay, or the next publish brings them back.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 
-use lb_core::certificates;
 use lb_core::publish::{Applied, PublishError};
 use lb_fixture::certificate;
 
@@ -260,29 +258,35 @@ fn a_full_disk_of_the_record_is_an_error_and_is_mended_by_the_next_publish() {
 #[test]
 fn a_publish_that_fails_leaves_the_certificates_as_they_were() {
     let (world, haproxy) = World::running(&[S1]);
-    let directory = certificates::directory(&world.options.process.master_socket);
-    world.edit_template(
-        "listen nodes",
-        "{{#if certificates}}\nfrontend f\n    bind :443 ssl crt {{certificates}}\n{{/if}}\nlisten nodes",
-    );
-    let pair = || certificate(&["shop.example"]).concat();
-    let put = |pem: &str| {
-        let path = world.options.render.certs_dir.join("shop.pem");
-        fs::create_dir_all(&world.options.render.certs_dir).unwrap();
-        fs::write(&path, pem).unwrap();
-        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
-    };
-    let installed = || certificates::installed(&directory).values().map(|pem| pem.as_str().to_owned()).collect::<Vec<_>>();
-
+    world.use_certificates();
     haproxy.answer("reload", "Success=0\n--\n[ALERT]    (9) : [haproxy.main()] Cannot bind.\n");
-    put(&pair());
+    world.set_certificate(&certificate(&["shop.example"]).concat());
     assert!(error(world.publish()).ends_with("Cannot bind."));
-    assert!(installed().is_empty() && !world.text().contains("443"), "{}", world.text());
+    assert!(!world.installed_certificate().exists() && !world.text().contains("443"), "{}", world.text());
 
-    let good = pair();
-    put(&good);
+    let good = certificate(&["shop.example"]).concat();
+    world.set_certificate(&good);
     assert!(world.publish().unwrap().certificates.contains("shop.pem"));
-    assert_eq!(installed(), [good.as_str()]);
+    assert_eq!(fs::read_to_string(world.installed_certificate()).unwrap(), good);
     assert!(world.text().contains("443"));
     assert_eq!(world.publish().unwrap().applied, Applied::Nothing);
+}
+
+#[test]
+fn a_certificate_that_is_refused_at_run_time_leads_to_a_reload() {
+    let (world, haproxy) = World::running(&[S1]);
+    world.use_certificates();
+    world.set_certificate(&certificate(&["shop.example"]).concat());
+    world.publish().unwrap();
+    haproxy.asked();
+    haproxy.answer("commit ssl cert", "Not today.");
+    let second = certificate(&["shop.example"]).concat();
+    world.set_certificate(&second);
+    let outcome = world.publish().unwrap();
+    assert_eq!(reason(&outcome.applied), "certificate shop.pem: Not today.");
+    let path = world.installed_certificate();
+    let commands = ["set", "commit", "abort"].map(|verb| format!("{verb} ssl cert {}", path.display()));
+    assert_eq!(haproxy.commands(), [format!("{} <<", commands[0]).as_str(), &commands[1], &commands[2], "reload"]);
+    assert_eq!(fs::read_to_string(path).unwrap(), second);
+    assert_recorded(&world, &haproxy);
 }
