@@ -184,6 +184,19 @@ fn a_template_that_is_no_good_changes_nothing() {
 }
 
 #[test]
+fn routes_that_are_no_good_change_nothing() {
+    let (mut world, haproxy) = World::running(&[S1]);
+    let routes = world.config().with_file_name("routes");
+    fs::write(&routes, "shop.example\n").unwrap();
+    world.options.render.routes_file = Some(routes);
+    world.set_nodes(&[S1, S2]);
+    let before = world.text();
+    let error = error(world.publish());
+    assert!(error.contains("line 1") && error.contains("'shop.example' is not '<host>[/<path>] <role>'"), "{error}");
+    assert_eq!((world.text(), haproxy.commands()), (before, Vec::new()));
+}
+
+#[test]
 fn a_node_that_haproxy_would_refuse_is_excluded_and_the_others_go_in() {
     let (world, haproxy) = World::running(&[S1]);
     // A server of the template's own, named as a node is.
