@@ -180,7 +180,7 @@ mod tests {
         let message = in_container(&"1c0f5ab0e3d4".parse().unwrap(), "s1");
         assert_eq!(message, "1c0f5ab0e3d4 is the container s1");
         assert_eq!(parse_in_container(&message), Some(("1c0f5ab0e3d4", "s1")));
-        for other in ["registered s1 172.18.0.2", "member 'x is the container y' rejected: name 'x is the container y'"] {
+        for other in ["registered s1 172.18.0.2", "member 's1 is the container s1", "s1 is the container s1: rejected"] {
             assert_eq!(parse_in_container(other), None);
         }
     }
