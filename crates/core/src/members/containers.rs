@@ -199,6 +199,7 @@ mod tests {
     #[test]
     fn each_answer_goes_to_the_address_that_was_asked_for() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let address = server.local_addr().unwrap();
         let addresses = [2, 3, 4].map(|last| IpAddr::from([172, 18, 0, last]));
         let answers = thread::spawn(move || {

@@ -263,6 +263,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_skipped_can_be_removed_alone() {
+        let (dir, mut registry) = registry();
+        registry.put(&node("s1 172.18.0.2")).unwrap();
+        for name in ["s2", "s3"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let mut registry = Registry::read(dir.path()).unwrap();
+        assert!(registry.remove(&"s2".parse().unwrap()).unwrap());
+        let skipped: Vec<_> = registry.skipped().iter().map(|(path, _)| path.clone()).collect();
+        assert_eq!(skipped, [dir.path().join("s3")]);
+        assert_eq!(registry.names().map(|name| name.to_string()).collect::<Vec<_>>(), ["s1", "s3"]);
+    }
+
+    #[test]
     fn what_is_no_node_file_is_passed_over_and_healed() {
         let (dir, mut registry) = registry();
         registry.put(&node("s1 172.18.0.2")).unwrap();
