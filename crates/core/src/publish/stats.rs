@@ -89,6 +89,8 @@ pub fn last_sync(master: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -102,5 +104,18 @@ mod tests {
         }
         let stored = Stats::update(&path, |stats| stats.reload += 2);
         assert_eq!((Stats::load(&path), stored.generation()), (stored.clone(), 2));
+    }
+
+    #[test]
+    fn the_last_sync_is_the_latest_that_was_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let master = dir.path().join("master.sock");
+        assert_eq!(last_sync(&master), None);
+        record_sync(&master);
+        let file = OpenOptions::new().append(true).open(sync_path(&master)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
+        assert_eq!(last_sync(&master), Some(1_000_000));
+        record_sync(&master);
+        assert!(last_sync(&master).is_some_and(|synced| synced > 1_000_000));
     }
 }
