@@ -255,7 +255,8 @@ mod tests {
 
     fn summary(applied: Applied, servers: Servers) -> Summary {
         let times = vec![("render", Duration::from_nanos(1_234_567)), ("total", Duration::from_millis(2))];
-        let outcome = Outcome { written: true, applied, servers, generation: 7, times, ..Outcome::default() };
+        let certificates = BTreeSet::from(["shop.pem".to_owned()]);
+        let outcome = Outcome { written: true, applied, servers, certificates, generation: 7, times, ..Outcome::default() };
         Summary::new(&outcome, "member-join")
     }
 
@@ -282,6 +283,7 @@ mod tests {
         assert!(line.len() < 300 && line.contains(",s00019,+9980 "), "{line}");
         let fields = summary.fields();
         assert_eq!((fields["added"].as_array().map(Vec::len), &fields["added_more"]), (Some(20), &json!(9980)));
+        assert!(!fields.contains_key("removed_more"), "{fields:?}");
         assert_eq!(summary.lists_with("s00003").collect::<Vec<_>>(), ["added"]);
         assert_eq!(summary.lists_with("s09999").count(), 0);
     }
