@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use lb_core::members::admission::{address_of, addresses};
 
-use crate::join::lookup;
+use crate::seek::lookup;
 
 /// An address of the default route that nobody has (RFC 5737); nothing is sent there.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

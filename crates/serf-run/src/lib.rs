@@ -21,6 +21,7 @@ mod agent;
 mod join;
 mod name;
 mod ready;
+mod seek;
 
 use advertise::Advertise;
 use agent::{Agent, FILE};
