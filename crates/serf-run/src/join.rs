@@ -76,27 +76,34 @@ fn join_by(name: &str, ends: &Sender<bool>) {
 /// Errors are logged when they are new, and the round is retried.
 fn forever(join: &Join, reporter: &Reporter) -> Result<Exit> {
     let seekers = join.join.split_whitespace().map(Seeker::start).collect::<io::Result<Vec<_>>>().context("start a thread")?;
-    let mut name = name::Check::default();
-    let (mut alone, mut restarts) = (0, Restarts::default());
+    let mut state = State::default();
     let deadline = deadline(SerfRun::NAME, &join.run_options, PAUSE);
     loop {
         deadline.reset();
-        let trouble = look(join, &seekers, &mut name, &mut alone, &mut restarts, reporter).err();
+        let trouble = look(join, &seekers, &mut state, reporter).err();
         reporter.log_new("join", trouble.map(|error| format!("join: {error:#}")).into_iter().collect());
         thread::sleep(PAUSE);
     }
 }
 
-fn look(
-    join: &Join,
-    seekers: &[Seeker],
-    name: &mut name::Check,
-    alone: &mut u32,
-    restarts: &mut Restarts,
-    reporter: &Reporter,
-) -> Result<()> {
-    // While there is no agent, serf-run or the agent's own log says why.
-    let Ok(members) = agent::members() else { return Ok(()) };
+/// What is known from earlier rounds.
+#[derive(Default)]
+struct State {
+    name: name::Check,
+    restarts: Restarts,
+    /// Rounds without another member.
+    alone: u32,
+    /// Rounds since the agent has started.
+    round: u32,
+}
+
+fn look(join: &Join, seekers: &[Seeker], state: &mut State, reporter: &Reporter) -> Result<()> {
+    let Ok(members) = agent::members() else {
+        // While there is no agent, serf-run or the agent's own log says why.
+        state.round = 0;
+        return Ok(());
+    };
+    state.round = state.round.saturating_add(1);
     let agent = Configured::read(&join.dir)?;
     let here = admission::addresses()?;
     let Some(own) = members.iter().find(|member| member.name == agent.node_name) else { return Ok(()) };
@@ -105,8 +112,8 @@ fn look(
     let moved = agent.chooses_address() && join.advertise.is_none() && has_moved(announced, &here);
     let named = seekers.iter().flat_map(Seeker::found).collect();
     let may_choose = agent.chooses_address() && join.advertise.is_none() && join.interface.is_none();
-    let is_wrong = may_choose && !moved && advertise::is_wrong(announced, &here, &named) && restarts.may_begin();
-    let look = Arc::new(Observation::new(&members, own, &here));
+    let is_wrong = may_choose && !moved && advertise::is_wrong(announced, &here, &named) && state.restarts.may_begin();
+    let look = Arc::new(Observation::new(&members, own, &here, state.round));
     for seeker in seekers {
         seeker.look(&look);
     }
@@ -118,11 +125,12 @@ fn look(
     if is_wrong {
         reporter.log(format_args!("join: other members cannot reach {} at {announced}: restarting the agent", own.name));
     }
-    if moved || is_wrong || name.is_refused(&join.dir, &own.name, announced, reporter)? {
+    if moved || is_wrong || state.name.is_refused(&join.dir, &own.name, announced, reporter)? {
         // The agent exits, and its supervisor restarts it. The next round shows whether it did.
         let _ = agent::leave();
+        state.round = 0;
     }
-    count_alone(members.len(), alone, &join.join, reporter);
+    count_alone(members.len(), &mut state.alone, &join.join, reporter);
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use lb_core::members::{Member, agent};
 pub(crate) const MAX_ADDRESSES: usize = 3;
 /// Number of members that join balancers which count as alive. What one of them hears, all do.
 const SCOUTS: usize = 2;
+/// Rounds after which a member joins the balancers again for the first time: 10 s.
+const REJOIN_ROUNDS: u32 = 5;
 /// Role of the members that others have to find: they may have no name to find the others by.
 const BALANCER: &str = "balancer";
 
@@ -35,16 +37,17 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
-    /// As the member `own` of a host with the addresses `here` has it.
-    pub(crate) fn new(members: &[Member], own: &Member, here: &[IpAddr]) -> Self {
+    /// As the member `own` of a host with the addresses `here` has it, in this round since its agent has started.
+    pub(crate) fn new(members: &[Member], own: &Member, here: &[IpAddr], round: u32) -> Self {
         let alive = || members.iter().filter(|member| member.status == "alive");
         let mut scouts: Vec<&str> = alive().filter(|member| !is_balancer(member)).map(|member| member.name.as_str()).collect();
         scouts.sort_unstable();
         let is_scout = scouts.iter().take(SCOUTS).any(|name| *name == own.name);
+        let joins_balancers = is_scout || is_rejoin(round);
         let address = |member: &Member| member.address.parse().ok();
         Self {
             own: here.iter().copied().chain(address(own)).collect(),
-            joined: alive().filter(|member| !(is_scout && is_balancer(member))).filter_map(address).collect(),
+            joined: alive().filter(|member| !(joins_balancers && is_balancer(member))).filter_map(address).collect(),
             taken: Mutex::default(),
         }
     }
@@ -61,6 +64,16 @@ impl Observation {
         taken.extend(&wanted);
         wanted
     }
+}
+
+/// Whether the balancers are joined again in this round.
+///
+/// A member that has left and comes back may be listed as leaving by a balancer from then on: a third member that has heard of the
+/// return only in part passes the leave on with a later time than that of the return (`MergeRemoteState` in Serf's `delegate.go`).
+/// The next join of the returned member is later still, because the exchange before it brings its clock up to the balancer's. As
+/// the third member soon hears the rest, the pauses between the joins double.
+fn is_rejoin(round: u32) -> bool {
+    round % REJOIN_ROUNDS == 0 && (round / REJOIN_ROUNDS).is_power_of_two()
 }
 
 /// Some of the addresses, at random.
@@ -138,13 +151,17 @@ mod tests {
 
     /// Two balancers, one of which has failed, and four nodes, as the member `own` sees them.
     fn look(own: &str) -> Observation {
+        look_in(own, 1)
+    }
+
+    fn look_in(own: &str, round: u32) -> Observation {
         let mut members: Vec<_> = [("s1", "172.18.0.3"), ("s2", "172.18.0.4"), ("s3", "172.18.0.5"), ("s4", "172.18.0.6")]
             .map(|(name, address)| member(name, address, "backend", "alive"))
             .into();
         members.insert(2, member("ha", "172.18.0.2", "balancer", "alive"));
         members.push(member("ha2", "172.18.0.9", "balancer", "failed"));
         let own = members.iter().find(|member| member.name == own).unwrap().clone();
-        Observation::new(&members, &own, &["10.0.0.1".parse().unwrap()])
+        Observation::new(&members, &own, &["10.0.0.1".parse().unwrap()], round)
     }
 
     /// Whom a member joins by a name that has had all of these addresses before.
@@ -167,6 +184,15 @@ mod tests {
         for (own, expected) in [("s1", &["172.18.0.2"][..]), ("s2", &["172.18.0.2"]), ("s3", &[]), ("s4", &[]), ("ha", &[])] {
             assert_eq!(joins(own, &all), addresses(expected), "{own}");
         }
+    }
+
+    #[test]
+    fn every_member_joins_the_balancers_again_ever_more_seldom() {
+        let all = addresses(&["172.18.0.2", "172.18.0.3"]);
+        let joined = |round: &u32| look_in("s4", *round).take(&all, &all);
+        let rounds: Vec<u32> = (1..=100).filter(|round| !joined(round).is_empty()).collect();
+        assert_eq!(rounds, [5, 10, 20, 40, 80]);
+        assert_eq!(joined(&5), ["172.18.0.2".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]
