@@ -57,6 +57,40 @@ fn stopped_killed_and_removed_nodes_are_taken_out_and_started_ones_come_back() {
     balancer.settles_on(&[s1, s2, s4, &taker], 30);
 }
 
+/// Who has not heard that a member is back passes its leave on. It may have a later time than the return, as here that of a leave
+/// which was forced: then the balancer's agent lists the member as leaving, until it joins again.
+#[test]
+fn a_returned_node_that_is_taken_for_leaving_joins_again() {
+    let lab = Lab::new(Look::Hardened);
+    let balancer = lab.balancer("ha");
+    // They join the balancer only; the first two do so in each round.
+    let mut nodes = ["s1", "s2", "s3", "s4"].map(|name| lab.node_with(name, &["--env", "SERF_JOIN=ha"]));
+    balancer.settles_on(&nodes.each_ref(), 30);
+    nodes.sort_by_key(Container::member);
+    let (returned, deaf) = (&nodes[3], &nodes[0]);
+    let status = || {
+        let members = balancer.exec(&["serf", "members", "-name", &returned.member(), "-format=json"]);
+        let members: serde_json::Value = serde_json::from_str(&members).unwrap();
+        members["members"][0]["status"].as_str().unwrap_or_default().to_owned()
+    };
+    returned.stop();
+    balancer.settles_on(&[&nodes[0], &nodes[1], &nodes[2]], 20);
+    let rounds = || balancer.logs().matches("query: address").count();
+    let before = rounds();
+    deaf.cut_gossip(&["INPUT", "OUTPUT"]);
+    returned.start();
+    let _ = deaf.exec(&["sh", "-ec", "for _ in $(seq 20); do serf force-leave $0; done", &returned.member()]);
+    // It asks for its name when it has joined by the names.
+    eventually("the node has joined by itself", 20, || (rounds() > before).then_some(()).ok_or_else(|| "no query".to_owned()));
+    eventually("the node is back", 20, || same(&status(), &"alive".to_owned()));
+    deaf.mend_exchanges(&balancer);
+    let _ = deaf.exec(&["serf", "join", &balancer.address()]);
+    eventually("the node is taken for leaving", 20, || same(&status(), &"leaving".to_owned()));
+    eventually("the node has joined again", 90, || same(&status(), &"alive".to_owned()));
+    deaf.mend_network();
+    balancer.settles_on(&nodes.each_ref(), 30);
+}
+
 /// Serf keeps the name of a dead member from a newcomer with another address, so that the node must notice and take
 /// another name: at once, while it still counts as alive, and after it was declared failed.
 #[test]
