@@ -57,6 +57,7 @@ fn handlers_that_are_killed_half_way_do_no_harm() {
     let handlers =
         format!("member-join,member-update={};member-leave,member-failed={}", killed("member-join"), killed("member-leave"));
     let balancer = lab.balancer_with("ha", &["-e", &format!("SERF_EVENT_HANDLERS={handlers}")]);
+    eventually("sync-nodes runs", 20, || balancer.service_pid("sync").map(drop).ok_or_else(|| "it is down".to_owned()));
     // Without sync-nodes the handlers do the work themselves.
     let _ = balancer.exec(&["s6-svc", "-d", "-wD", "-T", "5000", "/var/run/s6/services/sync"]);
     let nodes = [lab.node("s1"), lab.node("s2"), lab.node("s3")];
