@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use humantime::format_duration;
-use lb_core::members::Member;
 use lb_core::members::{admission, agent};
 use lb_core::tool::reporter::Reporter;
 use lb_core::tool::{Exit, Tool, deadline};
 
 use crate::agent::Configured;
-use crate::seek::{MAX_ADDRESSES, Observation, Seeker, is_balancer, lookup, pick};
+use crate::seek::{Observation, Seeker, lookup, others, pick};
 use crate::{Join, SerfRun, advertise, name};
 
 /// Pause between two rounds.
@@ -173,13 +172,6 @@ fn has_moved(announced: IpAddr, here: &[IpAddr]) -> bool {
     !here.is_empty() && !here.contains(&announced.to_canonical())
 }
 
-/// The last known addresses of some other members, balancers first, for a member that cannot look up names yet.
-fn others(members: &[Member], own: &Member) -> Vec<IpAddr> {
-    let mut others: Vec<_> = members.iter().filter(|member| member.name != own.name && member.status != "left").collect();
-    others.sort_by_key(|member| !is_balancer(member));
-    others.iter().filter_map(|member| member.address.parse().ok()).take(MAX_ADDRESSES).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use lb_core::tool::reporter::Format;
@@ -187,33 +179,12 @@ mod tests {
 
     use super::*;
 
-    fn member(name: &str, address: &str, role: &str, status: &str) -> Member {
-        Member {
-            name: name.to_owned(),
-            address: address.to_owned(),
-            tags: [("role".to_owned(), role.to_owned())].into(),
-            status: status.to_owned(),
-        }
-    }
-
-    fn addresses(list: &[&str]) -> Vec<IpAddr> {
-        list.iter().map(|address| address.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_member_that_has_moved_joins_the_balancers_first_and_nobody_who_has_left() {
-        let members = [
-            member("s1", "172.18.0.3", "backend", "alive"),
-            member("s2", "172.18.0.4", "backend", "failed"),
-            member("s3", "172.18.0.5", "backend", "left"),
-            member("ha", "172.18.0.2", "balancer", "failed"),
-        ];
-        assert_eq!(others(&members, &members[0]), addresses(&["172.18.0.2", "172.18.0.4"]));
-    }
-
     #[test]
     fn a_member_has_moved_when_its_host_has_other_addresses_only() {
-        let has_moved = |here: &[&str]| has_moved("172.18.0.3".parse().unwrap(), &addresses(here));
+        let has_moved = |here: &[&str]| {
+            let here: Vec<IpAddr> = here.iter().map(|address| address.parse().unwrap()).collect();
+            has_moved("172.18.0.3".parse().unwrap(), &here)
+        };
         assert!(has_moved(&["172.18.0.4"]));
         assert!(!has_moved(&["10.0.0.1", "172.18.0.3"]));
         assert!(!has_moved(&[]), "without a network");

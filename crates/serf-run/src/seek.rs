@@ -12,7 +12,7 @@ use lb_core::members::{Member, agent};
 
 /// Maximum number of addresses of a name that are joined in one round. Gossip spreads the rest; if every member joined all of
 /// them, there would be N x N exchanges.
-pub(crate) const MAX_ADDRESSES: usize = 3;
+const MAX_ADDRESSES: usize = 3;
 /// Number of members that join balancers which count as alive. What one of them hears, all do.
 const SCOUTS: usize = 2;
 /// Rounds after which a member joins the balancers again for the first time: 10 s.
@@ -20,8 +20,7 @@ const REJOIN_ROUNDS: u32 = 5;
 /// Role of the members that others have to find: they may have no name to find the others by.
 const BALANCER: &str = "balancer";
 
-/// Whether it is a balancer.
-pub(crate) fn is_balancer(member: &Member) -> bool {
+fn is_balancer(member: &Member) -> bool {
     member.tags.get("role").is_some_and(|role| role == BALANCER)
 }
 
@@ -68,12 +67,19 @@ impl Observation {
 
 /// Whether the balancers are joined again in this round.
 ///
-/// A member that has left and comes back may be listed as leaving by a balancer from then on: a third member that has heard of the
-/// return only in part passes the leave on with a later time than that of the return (`MergeRemoteState` in Serf's `delegate.go`).
-/// The next join of the returned member is later still, because the exchange before it brings its clock up to the balancer's. As
-/// the third member soon hears the rest, the pauses between the joins double.
+/// A balancer may list a member that has left and come back as leaving, and never stop: a third member that has heard only part of
+/// the return passes the leave on with a later time than the return has (`MergeRemoteState` in Serf's `delegate.go`). Joining again
+/// overrules that, because the exchange with the balancer first moves the member's clock past that time. This is only likely soon
+/// after the return, so the pauses between the joins double.
 fn is_rejoin(round: u32) -> bool {
     round % REJOIN_ROUNDS == 0 && (round / REJOIN_ROUNDS).is_power_of_two()
+}
+
+/// The last known addresses of some other members, balancers first, for a member that cannot look up names yet.
+pub(crate) fn others(members: &[Member], own: &Member) -> Vec<IpAddr> {
+    let mut others: Vec<_> = members.iter().filter(|member| member.name != own.name && member.status != "left").collect();
+    others.sort_by_key(|member| !is_balancer(member));
+    others.iter().filter_map(|member| member.address.parse().ok()).take(MAX_ADDRESSES).collect()
 }
 
 /// Some of the addresses, at random.
@@ -193,6 +199,17 @@ mod tests {
         let rounds: Vec<u32> = (1..=100).filter(|round| !joined(round).is_empty()).collect();
         assert_eq!(rounds, [5, 10, 20, 40, 80]);
         assert_eq!(joined(&5), ["172.18.0.2".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn a_member_that_has_moved_joins_the_balancers_first_and_nobody_who_has_left() {
+        let members = [
+            member("s1", "172.18.0.3", "backend", "alive"),
+            member("s2", "172.18.0.4", "backend", "failed"),
+            member("s3", "172.18.0.5", "backend", "left"),
+            member("ha", "172.18.0.2", "balancer", "failed"),
+        ];
+        assert_eq!(others(&members, &members[0]), ["172.18.0.2", "172.18.0.4"].map(|address| address.parse::<IpAddr>().unwrap()));
     }
 
     #[test]
