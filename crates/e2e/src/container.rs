@@ -108,7 +108,8 @@ impl Container {
         }
     }
 
-    /// Lets it speak to one other container again by TCP: their agents exchange all that they know, and hear no gossip.
+    /// After `cut_gossip`, lets the agent talk to one other agent over TCP: the two exchange their full state, but no gossip gets
+    /// through.
     pub fn mend_exchanges(&self, other: &Self) {
         let address = other.address();
         for (chain, side) in [("INPUT", "-s"), ("OUTPUT", "-d")] {

@@ -57,13 +57,13 @@ fn stopped_killed_and_removed_nodes_are_taken_out_and_started_ones_come_back() {
     balancer.settles_on(&[s1, s2, s4, &taker], 30);
 }
 
-/// Who has not heard that a member is back passes its leave on. It may have a later time than the return, as here that of a leave
-/// which was forced: then the balancer's agent lists the member as leaving, until it joins again.
+/// A member that has not heard of a return still passes the leave on. If the leave has the later time, as it is given here by
+/// `force-leave`, the balancer's agent lists the returned member as leaving until that joins again.
 #[test]
 fn a_returned_node_that_is_taken_for_leaving_joins_again() {
     let lab = Lab::new(Look::Hardened);
     let balancer = lab.balancer("ha");
-    // They join the balancer only; the first two do so in each round.
+    // They join only the balancer; the first two by name do so in every round.
     let mut nodes = ["s1", "s2", "s3", "s4"].map(|name| lab.node_with(name, &["--env", "SERF_JOIN=ha"]));
     balancer.settles_on(&nodes.each_ref(), 30);
     nodes.sort_by_key(Container::member);
@@ -75,13 +75,13 @@ fn a_returned_node_that_is_taken_for_leaving_joins_again() {
     };
     returned.stop();
     balancer.settles_on(&[&nodes[0], &nodes[1], &nodes[2]], 20);
-    let rounds = || balancer.logs().matches("query: address").count();
-    let before = rounds();
+    let queries = || balancer.logs().matches("query: address").count();
+    let before = queries();
     deaf.cut_gossip(&["INPUT", "OUTPUT"]);
     returned.start();
     let _ = deaf.exec(&["sh", "-ec", "for _ in $(seq 20); do serf force-leave $0; done", &returned.member()]);
-    // It asks for its name when it has joined by the names.
-    eventually("the node has joined by itself", 20, || (rounds() > before).then_some(()).ok_or_else(|| "no query".to_owned()));
+    // Right after its first joins it queries the balancers about its own name.
+    eventually("the node has joined by itself", 20, || (queries() > before).then_some(()).ok_or_else(|| "no query".to_owned()));
     eventually("the node is back", 20, || same(&status(), &"alive".to_owned()));
     deaf.mend_exchanges(&balancer);
     let _ = deaf.exec(&["serf", "join", &balancer.address()]);
