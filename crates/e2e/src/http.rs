@@ -109,10 +109,18 @@ impl Load {
 
     /// Stops the clients and returns the number of requests sent, and the errors of the lost ones.
     #[must_use]
-    pub fn finish(self) -> (u32, Vec<String>) {
+    pub fn finish(mut self) -> (u32, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        let lost = self.clients.into_iter().flat_map(|client| client.join().expect("the client ends")).collect();
+        let clients = std::mem::take(&mut self.clients);
+        let lost = clients.into_iter().flat_map(|client| client.join().expect("the client ends")).collect();
         (self.sent.load(Ordering::Relaxed), lost)
+    }
+}
+
+/// When a test fails, its clients end before its containers do, whose logs would be full of their requests.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
