@@ -116,14 +116,13 @@ fn a_new_node_that_does_not_get_ready_is_removed_and_the_old_ones_serve_as_befor
     let (lab, balancer, nodes) = Lab::with_nodes(Look::Hardened, 2);
     let load = Load::start(&format!("http://127.0.0.1:{}/", balancer.port(80)), 4);
     let last = "; running old nodes: s1 s2; new ones: none\n";
-    let times = ["--at-once", "2", "--ready-within", "6s"];
-    for (image, why) in [
-        (&silent, "not ready after 6s (HAProxy: not a server)"),
+    for (image, within, why) in [
+        (&silent, "6s", "not ready after 6s (HAProxy: not a server)"),
         // Its agent has joined, the health check of HAProxy fails.
-        (&sick, "not ready after 6s (HAProxy: DOWN L4CON)"),
-        (&short, "its container has ended"),
+        (&sick, "20s", "not ready after 20s (HAProxy: DOWN L4CON)"),
+        (&short, "6s", "its container has ended"),
     ] {
-        let said = ends(&lab, deploy(&lab, &balancer, &image.0, &times), 1);
+        let said = ends(&lab, deploy(&lab, &balancer, &image.0, &["--at-once", "2", "--ready-within", within]), 1);
         assert!(said.contains(why) && said.ends_with(last), "{said}");
         assert!(said.contains(" said: "), "{said}");
         assert!(!said.contains("drains"), "{said}");

@@ -2,6 +2,7 @@
 
 use e2e::docker::{docker, text};
 use e2e::http::Load;
+use e2e::wait::same;
 use e2e::{Balancer, Container, Lab, Look, eventually};
 
 fn refused(balancer: &Balancer, what: &str) -> Result<(), String> {
@@ -72,7 +73,7 @@ fn by_default_nodes_are_on_the_networks_of_the_balancer_and_others_must_be_named
     eventually("it is refused", 20, || {
         refused(&balancer, &format!("rejected: address {} is in none of NODE_NETWORKS (203.0.113.0/24 fd00::/8)", node.address()))
     });
-    assert_eq!(balancer.get("/", None).unwrap().status, 503);
+    eventually("port 80 answers", 15, || same(&balancer.get("/", None)?.status, &503));
 }
 
 /// As in a task of Docker Swarm, where the default route leads to another network than the one that all share.
