@@ -27,10 +27,16 @@ fn is_balancer(member: &Member) -> bool {
 /// What the member list says about whom to join in one round.
 #[derive(Debug)]
 pub(crate) struct Observation {
+    /// Rounds since the agent has started.
+    round: u32,
+    /// Whether this member joins balancers in every round.
+    is_scout: bool,
     /// Addresses of this host.
     own: BTreeSet<IpAddr>,
-    /// Addresses of alive members that need not be joined.
-    joined: BTreeSet<IpAddr>,
+    /// Addresses of alive balancers.
+    balancers: BTreeSet<IpAddr>,
+    /// Addresses of alive members.
+    alive: BTreeSet<IpAddr>,
     /// Addresses that are being joined, as several names may have the same one.
     taken: Mutex<BTreeSet<IpAddr>>,
 }
@@ -41,22 +47,26 @@ impl Observation {
         let alive = || members.iter().filter(|member| member.status == "alive");
         let mut scouts: Vec<&str> = alive().filter(|member| !is_balancer(member)).map(|member| member.name.as_str()).collect();
         scouts.sort_unstable();
-        let is_scout = scouts.iter().take(SCOUTS).any(|name| *name == own.name);
-        let joins_balancers = is_scout || is_rejoin(round);
         let address = |member: &Member| member.address.parse().ok();
         Self {
+            round,
+            is_scout: scouts.iter().take(SCOUTS).any(|name| *name == own.name),
             own: here.iter().copied().chain(address(own)).collect(),
-            joined: alive().filter(|member| !(joins_balancers && is_balancer(member))).filter_map(address).collect(),
+            balancers: alive().filter(|member| is_balancer(member)).filter_map(address).collect(),
+            alive: alive().filter_map(address).collect(),
             taken: Mutex::default(),
         }
     }
 
-    /// Picks which addresses of a name to join. `settled` are those that it had in the last round and that were joined.
-    fn take(&self, addresses: &BTreeSet<IpAddr>, settled: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+    /// Picks which addresses of a name to join. `settled` are those that it had in the last round and that were joined, `last` is
+    /// the round in which that was done.
+    fn take(&self, addresses: &BTreeSet<IpAddr>, settled: &BTreeSet<IpAddr>, last: u32) -> Vec<IpAddr> {
+        let joins_balancers = self.is_scout || is_rejoin_due(last, self.round);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let is_wanted = |address: &&IpAddr| {
+            let is_joined = self.alive.contains(address) && !(joins_balancers && self.balancers.contains(address));
             // A new address may belong to another container by now, even if the member that had it still counts as alive.
-            let needs_no_join = self.joined.contains(address) && settled.contains(address);
+            let needs_no_join = is_joined && settled.contains(address);
             !self.own.contains(address) && !needs_no_join && !taken.contains(address)
         };
         let wanted = pick(addresses.iter().filter(is_wanted).copied().collect());
@@ -65,14 +75,17 @@ impl Observation {
     }
 }
 
-/// Whether the balancers are joined again in this round.
+/// Whether the balancers are joined again in this round, or should have been since the round `last`: a name server or a member that
+/// does not answer can make rounds fail, or be skipped.
 ///
 /// A balancer may list a member that has left and come back as leaving, and never stop: a third member that has heard only part of
 /// the return passes the leave on with a later time than the return has (`MergeRemoteState` in Serf's `delegate.go`). Joining again
 /// overrules that, because the exchange with the balancer first moves the member's clock past that time. This is only likely soon
 /// after the return, so the pauses between the joins double.
-fn is_rejoin(round: u32) -> bool {
-    round % REJOIN_ROUNDS == 0 && (round / REJOIN_ROUNDS).is_power_of_two()
+fn is_rejoin_due(last: u32, round: u32) -> bool {
+    // The rounds begin anew with the agent.
+    let first = if last < round { last + 1 } else { 1 };
+    (first..=round).any(|round| round % REJOIN_ROUNDS == 0 && (round / REJOIN_ROUNDS).is_power_of_two())
 }
 
 /// The last known addresses of some other members, balancers first, for a member that cannot look up names yet.
@@ -119,14 +132,15 @@ impl Seeker {
 }
 
 fn seek(name: &str, looks: &Receiver<Arc<Observation>>, found: &Mutex<BTreeSet<IpAddr>>) {
-    let mut settled = BTreeSet::new();
+    let (mut settled, mut last) = (BTreeSet::new(), 0);
     for look in looks {
         let Some(addresses) = lookup(name) else { continue };
         found.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&addresses);
         settled.retain(|address| addresses.contains(address));
-        let wanted = look.take(&addresses, &settled);
-        if !wanted.is_empty() && agent::join(&wanted).is_ok() {
+        let wanted = look.take(&addresses, &settled, last);
+        if wanted.is_empty() || agent::join(&wanted).is_ok() {
             settled.extend(wanted);
+            last = look.round;
         }
     }
 }
@@ -160,6 +174,7 @@ mod tests {
         look_in(own, 1)
     }
 
+    /// The same in a later round.
     fn look_in(own: &str, round: u32) -> Observation {
         let mut members: Vec<_> = [("s1", "172.18.0.3"), ("s2", "172.18.0.4"), ("s3", "172.18.0.5"), ("s4", "172.18.0.6")]
             .map(|(name, address)| member(name, address, "backend", "alive"))
@@ -173,7 +188,7 @@ mod tests {
     /// Whom a member joins by a name that has had all of these addresses before.
     fn joins(own: &str, by: &[&str]) -> BTreeSet<IpAddr> {
         let all = addresses(by);
-        look(own).take(&all, &all).into_iter().collect()
+        look(own).take(&all, &all, 0).into_iter().collect()
     }
 
     #[test]
@@ -195,10 +210,19 @@ mod tests {
     #[test]
     fn every_member_joins_the_balancers_again_ever_more_seldom() {
         let all = addresses(&["172.18.0.2", "172.18.0.3"]);
-        let joined = |round: &u32| look_in("s4", *round).take(&all, &all);
-        let rounds: Vec<u32> = (1..=100).filter(|round| !joined(round).is_empty()).collect();
+        let joined = |last, round| look_in("s4", round).take(&all, &all, last);
+        let rounds: Vec<u32> = (1..=100).filter(|round| !joined(round - 1, *round).is_empty()).collect();
         assert_eq!(rounds, [5, 10, 20, 40, 80]);
-        assert_eq!(joined(&5), ["172.18.0.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(joined(4, 5), ["172.18.0.2".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn a_skipped_join_is_made_up_for_once() {
+        for (last, round, expected) in
+            [(4, 7, true), (7, 8, false), (6, 39, true), (39, 39, true), (80, 81, false), (80, 3, false), (80, 6, true)]
+        {
+            assert_eq!(is_rejoin_due(last, round), expected, "{last} {round}");
+        }
     }
 
     #[test]
@@ -215,25 +239,25 @@ mod tests {
     #[test]
     fn an_address_that_a_name_has_anew_is_joined_whoever_had_it() {
         let found = addresses(&["172.18.0.4", "172.18.0.5"]);
-        assert_eq!(look("s4").take(&found, &addresses(&["172.18.0.4"])), ["172.18.0.5".parse::<IpAddr>().unwrap()]);
+        assert_eq!(look("s4").take(&found, &addresses(&["172.18.0.4"]), 0), ["172.18.0.5".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]
     fn nobody_joins_itself() {
-        assert_eq!(look("s1").take(&addresses(&["172.18.0.3", "10.0.0.1"]), &BTreeSet::new()), [] as [IpAddr; 0]);
+        assert_eq!(look("s1").take(&addresses(&["172.18.0.3", "10.0.0.1"]), &BTreeSet::new(), 0), [] as [IpAddr; 0]);
     }
 
     #[test]
     fn an_address_with_two_names_is_joined_once() {
         let look = look("s1");
-        assert_eq!(look.take(&addresses(&["172.18.0.9"]), &BTreeSet::new()).len(), 1);
-        assert_eq!(look.take(&addresses(&["172.18.0.9", "172.18.0.99"]), &BTreeSet::new()).len(), 1);
+        assert_eq!(look.take(&addresses(&["172.18.0.9"]), &BTreeSet::new(), 0).len(), 1);
+        assert_eq!(look.take(&addresses(&["172.18.0.9", "172.18.0.99"]), &BTreeSet::new(), 0).len(), 1);
     }
 
     #[test]
     fn three_of_many_addresses_are_joined_not_always_the_same() {
         let many: BTreeSet<IpAddr> = (1..=250).map(|last| IpAddr::from([10, 0, 1, last])).collect();
-        let picked: BTreeSet<Vec<IpAddr>> = (0..20).map(|_| look("s1").take(&many, &BTreeSet::new())).collect();
+        let picked: BTreeSet<Vec<IpAddr>> = (0..20).map(|_| look("s1").take(&many, &BTreeSet::new(), 0)).collect();
         assert!(picked.iter().all(|addresses| addresses.len() == MAX_ADDRESSES));
         assert!(picked.len() > 1, "{picked:?}");
     }
