@@ -106,7 +106,7 @@ impl Balancer {
     /// Waits until registry, file and process have exactly these nodes, and each of them answers.
     ///
     /// # Panics
-    /// If that takes longer than the given number of seconds.
+    /// If that takes too long: `within` is as in [`eventually`].
     pub fn settles_on(&self, nodes: &[&Container], within: u64) {
         let expected: BTreeSet<String> = nodes.iter().map(|node| node.line()).collect();
         eventually(&format!("{} follows {expected:?}", self.name), within, || {

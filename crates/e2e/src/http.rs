@@ -117,7 +117,8 @@ impl Load {
     }
 }
 
-/// When a test fails, its clients end before its containers do, whose logs would be full of their requests.
+/// If a test fails, the clients stop before its containers are removed. Otherwise their failed requests would fill the logs that
+/// are printed then.
 impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);

@@ -3,14 +3,14 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How many times longer than on a quiet machine is waited. Other work on the same processor can make everything ten times slower
-/// for some seconds, and a test should not fail by the clock.
+/// A test waits this many times longer than a quiet machine needs: other work on the same processor can make everything ten times
+/// slower for some seconds, and no test should fail by the clock.
 const PATIENCE: u32 = 3;
 
-/// Polls until `look` returns a value, and returns that; `within` is in seconds, on a quiet machine.
+/// Polls until `look` returns a value, and returns that. `within` is how many seconds a quiet machine needs at most.
 ///
 /// # Panics
-/// If the time is over, with the last error of `look`.
+/// After `PATIENCE` times as long, with the last error of `look`.
 pub fn eventually<T>(what: &str, within: u64, mut look: impl FnMut() -> Result<T, String>) -> T {
     let begin = Instant::now();
     let limit = PATIENCE * Duration::from_secs(within);

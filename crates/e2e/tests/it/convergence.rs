@@ -55,7 +55,6 @@ struct Driver {
 impl Driver {
     fn new(seed: u64, look: Look) -> Self {
         let lab = Lab::new(look);
-        // When no node is left, a restarted agent is alone and keeps those it does not know, for longer than the 20 s of a check.
         let balancer = lab.balancer("ha");
         Self {
             random: Rng::with_seed(seed),
